@@ -1,0 +1,1 @@
+"""Who may call: keys listed as hypervisors and on the whitelist."""

@@ -1,0 +1,1 @@
+"""The Kademlia DHT: find, put and bulk-sync signed items."""

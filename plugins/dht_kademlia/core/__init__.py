@@ -1,0 +1,1 @@
+"""The protocol itself: no I/O, no clock, no randomness."""

@@ -1,0 +1,1 @@
+"""The six namespaces of a Skywire network, as declarations."""

@@ -1,0 +1,1 @@
+"""The control socket: how the command line of this machine reaches the node."""

@@ -1,0 +1,1 @@
+"""Items in memory, for as long as the node lives."""

@@ -1,0 +1,1 @@
+"""Items in one SQLite file, durable before they are acknowledged."""

@@ -1,0 +1,1 @@
+"""Streams over transports: one yamux session per packet type."""

@@ -1,0 +1,1 @@
+"""RPC to and from other nodes, over transports."""

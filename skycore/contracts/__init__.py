@@ -1,0 +1,1 @@
+"""Contracts: what parts promise each other. Protocols and their values, no behaviour."""

@@ -1,0 +1,132 @@
+"""The DHT as the rest of the node sees it, and mirrors: where entries must also be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from skycore.contracts.store import PutOutcome
+from skycore.model.items import MutableItem, StoredItem
+from skycore.model.keys import PubKey
+
+__all__ = ["Dht", "DhtMode", "Mirror", "PeerInfo", "PutReport", "Replica", "SyncReport"]
+
+
+class DhtMode(Enum):
+    """Full nodes keep every item, regular ones those near their id."""
+
+    FULL = "full"
+    REGULAR = "regular"
+
+
+class Replica(msgspec.Struct, frozen=True, gc=False):
+    """What one node answered to a put."""
+
+    peer: bytes
+    code: int
+    seq: int = 0
+    text: str = ""
+
+
+class PutReport(msgspec.Struct, frozen=True, gc=False):
+    """The truth about a put: who stored it, who refused and why, who holds something newer."""
+
+    outcome: PutOutcome
+    """Our own store's."""
+    replicas: tuple[Replica, ...] = ()
+
+    @property
+    def stored(self) -> int:
+        """How many nodes hold it now, ours included."""
+        return sum(r.code <= 2 for r in self.replicas) + self.outcome.accepted
+
+
+class SyncReport(msgspec.Struct, frozen=True, gc=False):
+    """What a bulk sync did. Counts equal the store's change exactly."""
+
+    peer: bytes
+    received: int
+    stored: int
+    renewed: int
+    held: int
+    refused: int
+    pages: int
+    bytes: int
+    complete: bool
+    """Whether the last page was reached; else a later sync goes on from the cursor."""
+    reasons: tuple[str, ...] = ()
+    """The first few reasons for refusals."""
+
+
+class PeerInfo(msgspec.Struct, frozen=True, gc=False):
+    """A contact of the routing table, for people."""
+
+    public: bytes
+    addresses: tuple[str, ...]
+    bucket: int
+    last_seen_s: float
+    """Seconds ago."""
+    failures: int
+    connected: bool
+
+
+class Dht(Protocol):
+    """Find, put and sync signed items. Verified before anything is believed."""
+
+    mode: DhtMode
+
+    @property
+    def peer_count(self) -> int:
+        """Contacts in the routing table."""
+        ...
+
+    async def get(
+        self, subject: bytes, salt: bytes, *, age_max_s: float | None = None, local: bool = False
+    ) -> StoredItem | None:
+        """Return the best live item: highest class, then rank. None for a miss.
+
+        A tombstone is returned as the item it is: deleted is not a miss.
+        """
+        ...
+
+    async def put(self, item: MutableItem, *, cas: int | None = None) -> PutReport:
+        """Store here if near (or full), and at the closest nodes, in parallel."""
+        ...
+
+    async def put_many(
+        self, items: Sequence[MutableItem], progress: Callable[[int], None] | None = None
+    ) -> Sequence[PutReport]:
+        """Put a batch, grouped by node; `progress` is told how many are done."""
+        ...
+
+    async def sync(
+        self,
+        peer: PubKey | None = None,
+        salt: bytes | None = None,
+        progress: Callable[[int, bool], None] | None = None,
+    ) -> SyncReport:
+        """Pull what changed at a full node (default: the first bootstrap peer that answers)."""
+        ...
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Return the routing table."""
+        ...
+
+
+class Mirror(Protocol):
+    """Somewhere my entries must also be. A DHT put and a write into Redis are both mirrors."""
+
+    name: str
+
+    async def mirror(
+        self,
+        items: Sequence[MutableItem],
+        *,
+        cas: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Sequence[PutReport]:
+        """Bring items there; one report each, in order."""
+        ...

@@ -1,0 +1,79 @@
+"""Namespaces: what a salt means. Values of a declaration, no behaviour of their own.
+
+Why declared: six encodings of one record lived side by side in the original network. Here a salt
+has one schema with one version, and a value that does not fit is refused on every path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from skycore.errors import NamespaceError
+from skycore.model.items import ItemClass
+
+__all__ = ["Form", "Namespace"]
+
+
+class Form(Enum):
+    """Whether a record is one value or a set of entries."""
+
+    SINGLE = "single"
+    SET = "set"
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """Declare a salt: who may sign it, how long it lives, and what its values are.
+
+    A value is MessagePack `[version, body]`, and `schema` is the msgspec type of `body` (for a set:
+    of one entry, and the body is an array of them).
+    """
+
+    salt: bytes
+    version: int
+    schema: type
+    form: Form
+    lifetimes_s: Mapping[ItemClass, int]
+    """Longest life of an item by class, seconds. A class that is not listed may not sign."""
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        body: Any = self.schema if self.form is Form.SINGLE else list[self.schema]  # type: ignore[name-defined]
+        object.__setattr__(self, "_body", body)
+        object.__setattr__(self, "_decoder", msgspec.msgpack.Decoder(tuple[int, body]))
+        object.__setattr__(self, "_encoder", msgspec.msgpack.Encoder(order="sorted"))
+
+    def decode(self, value: bytes) -> Any:
+        """Return the body. Raises `NamespaceError` where value, version or schema do not fit."""
+        try:
+            version, body = self._decoder.decode(value)  # type: ignore[attr-defined]
+        except (msgspec.DecodeError, RecursionError) as bad:
+            raise NamespaceError(
+                f"not a value of namespace {self.salt.decode()!r}: {bad}",
+                hint=f"a value is [{self.version}, body]; see `skynode plugins`",
+            ) from bad
+        if version != self.version:
+            raise NamespaceError(
+                f"namespace {self.salt.decode()!r} is at version {self.version}, not {version}"
+            )
+        return body
+
+    def encode(self, body: Any) -> bytes:
+        """Return the one encoding of a body."""
+        return bytes(self._encoder.encode((self.version, body)))  # type: ignore[attr-defined]
+
+    def from_json(self, body: Any) -> bytes:
+        """Return the value for a body given as plain JSON data. Raises `NamespaceError`."""
+        try:
+            return self.encode(msgspec.convert(body, self._body, strict=False))  # type: ignore[attr-defined]
+        except (msgspec.ValidationError, RecursionError) as bad:
+            raise NamespaceError(f"does not fit namespace {self.salt.decode()!r}: {bad}") from bad
+
+    def to_json(self, value: bytes) -> Any:
+        """Return the body as plain JSON data."""
+        return msgspec.to_builtins(self.decode(value), str_keys=True)

@@ -1,0 +1,54 @@
+"""Publisher: the one way facts leave this node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from skycore.contracts.dht import PutReport
+from skycore.model.items import Delegation
+
+__all__ = ["Fact", "Published", "Publisher"]
+
+
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """Something to publish: the encoded value of a subject under a salt; None deletes."""
+
+    salt: bytes
+    v: bytes | None
+    subject: bytes | None = None
+    """None: this node's own key. Another needs a delegation."""
+
+
+class Published(msgspec.Struct, frozen=True, gc=False):
+    """What became of a fact."""
+
+    seq: int
+    unchanged: bool
+    """The content was published before: its lease was renewed at most, nothing was signed anew."""
+    reports: tuple[PutReport, ...] = ()
+    """One per mirror."""
+
+
+class Publisher(Protocol):
+    """Stamps, signs what changed, and hands it to every mirror. The only source of seq.
+
+    Told "seq too low" about our own record it retries once with the current seq + 1. Raises
+    `NotAuthorisedError` for a subject that is not ours and for which there is no delegation.
+    """
+
+    async def publish(self, fact: Fact, *, cas: int | None = None) -> Published:
+        """Publish one fact."""
+        ...
+
+    async def publish_many(
+        self,
+        facts: Sequence[Fact],
+        *,
+        delegations: Sequence[Delegation] = (),
+        progress: Callable[[int], None] | None = None,
+    ) -> Sequence[Published]:
+        """Publish a batch; `delegations` are used besides the configured ones."""
+        ...

@@ -1,0 +1,137 @@
+"""The seams: clock, entropy, network, files, workers, and the node's own identity.
+
+Why seams: the same node must run on real time and sockets, and on a virtual clock and a network
+in memory (docs/ARCHITECTURE.md, sentence 8). Nothing outside skycore/runtime and skycore/testing
+reads a clock, draws randomness, opens a socket, touches the data folder or starts a thread.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from anyio.abc import ByteStream
+
+from skycore.model.keys import PubKey, SecretKey
+from skycore.model.network import NetworkConstants
+
+__all__ = [
+    "Clock",
+    "Entropy",
+    "Files",
+    "Identity",
+    "Lifecycle",
+    "Network",
+    "TcpListener",
+    "Workers",
+]
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Time. Sleeping and time limits are anyio's, which the simulation makes virtual."""
+
+    def now(self) -> float:
+        """Monotonic seconds, for intervals."""
+        ...
+
+    def wall_ns(self) -> int:
+        """Unix nanoseconds, for seq and stamps (a float has steps of 238 ns there)."""
+        ...
+
+    def wall_s(self) -> int:
+        """Unix seconds, for lifetimes."""
+        ...
+
+
+class Entropy(Protocol):
+    """Randomness: secret bytes, and a generator for jitter and choices."""
+
+    def bytes(self, n: int) -> bytes:
+        """Return n random bytes, fit for keys."""
+        ...
+
+    def random(self) -> random.Random:
+        """Return a generator for what need not be secret. Ask once and keep it."""
+        ...
+
+
+class TcpListener(Protocol):
+    """A bound socket. Connections wait in the kernel's backlog until accepted."""
+
+    host: str
+    port: int
+
+    async def accept(self) -> ByteStream:
+        """Return the next connection; its remote host is in anyio's `remote_address` attribute.
+
+        Survives a lack of file descriptors: it waits and goes on.
+        """
+        ...
+
+
+class Network(Protocol):
+    """Sockets. An unreachable peer raises `DialError`, a taken port `TransportError`."""
+
+    async def connect_tcp(self, host: str, port: int) -> ByteStream:
+        """Open a connection. The caller sets the time limit."""
+        ...
+
+    def listen_tcp(self, host: str, port: int) -> AbstractAsyncContextManager[TcpListener]:
+        """Bind; port 0 takes any free one."""
+        ...
+
+
+class Files(Protocol):
+    """Small state of a node, by name: routing table, delegations. At most 4 MiB each."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content, or None where there is none."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the content as a whole: a crash leaves the old or the new, never a mix."""
+        ...
+
+
+class Workers(Protocol):
+    """Threads for what would block the loop: SQLite, and long runs of signature checks."""
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call in a thread and return its result; in simulation, at once."""
+        ...
+
+
+class Lifecycle(Protocol):
+    """When the node is up. A part that serves strangers waits for it before it accepts them."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every part has started."""
+        ...
+
+    async def wait_ready(self) -> None:
+        """Return once every part has started."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this node is. Holds the secret key; hands out signatures, not the key."""
+
+    network: NetworkConstants
+    secret: SecretKey = field(repr=False)
+    instance_id: bytes
+    """16 random bytes of this run: tells a restarted node from a second connection."""
+    public: PubKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "public", self.network.suite.public(self.secret))
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign with the node's key. `message` begins with a tag of its own."""
+        return self.network.suite.sign(self.secret, message)

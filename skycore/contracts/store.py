@@ -1,0 +1,236 @@
+"""Where items rest (ItemStore), and the gate before it (Items).
+
+Why two: a store keeps and never judges; the gate judges, once, for every path and every backend.
+Only the gate is ever given an ItemStore; wiring refuses everybody else by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from skycore.model.items import Cursor, Lease, MutableItem, RankedItem, StoredItem
+
+__all__ = [
+    "ChangeFilter",
+    "ChangePage",
+    "Fingerprint",
+    "ItemKey",
+    "ItemStore",
+    "Items",
+    "Outcome",
+    "PutOutcome",
+    "Usage",
+]
+
+
+class Outcome(IntEnum):
+    """What became of one put. Values from 200 on are the codes of errors.ItemError."""
+
+    STORED = 0
+    RENEWED = 1
+    HELD = 2
+    """Exactly this item was here already."""
+    MISSING_BLOCKS = 3
+    """Blocks it stands on are neither here nor in the put; nothing was changed."""
+    NOT_HELD = 4
+    """A lease for an item that is not here: send the item."""
+
+
+class PutOutcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The truth about one put: an Outcome or an ItemError code, and what is there now."""
+
+    code: int
+    seq: int = 0
+    """Seq of the item of this class that is stored now; 0 for none or deleted."""
+    missing: tuple[bytes, ...] = ()
+    text: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the store now holds exactly what was put."""
+        return self.code <= Outcome.HELD
+
+
+class ItemKey(NamedTuple):
+    """One slot: a target keeps at most one item of each class."""
+
+    target: bytes
+    item_class: int
+
+
+class ChangeFilter(msgspec.Struct, frozen=True, gc=False):
+    """Which changes a reader wants; None and 0 mean all."""
+
+    salt: bytes | None = None
+    subject: bytes | None = None
+    since_seq: int = 0
+
+
+class ChangePage(msgspec.Struct, frozen=True, gc=False):
+    """A stretch of the change log, in order of position, each item once, as it is now."""
+
+    entries: tuple[StoredItem, ...]
+    cursor: Cursor
+    """Ask with this next time; it moved even where the filter let nothing through."""
+    has_more: bool
+
+
+class Fingerprint(NamedTuple):
+    """A range of targets in brief. Equal on two stores that hold the same there."""
+
+    items: int
+    value: int
+    """Sum mod 2^256 of SHA256(target ‖ class u8 ‖ rank ‖ until u64) over the range."""
+
+
+class Usage(NamedTuple):
+    """What is held: items, and bytes of values."""
+
+    items: int
+    bytes: int
+
+
+class ItemStore(Protocol):
+    """Keep signed items durably, in order, and tell what changed.
+
+    Slots: (target, class). Within a slot the higher rank stays; a store compares nothing else and
+    judges nothing. Every change (item or lease) takes the next position of the change log, one row
+    per slot, rewritten on each change, so the log never needs trimming. Raises `StoreError` where
+    the backend fails; then nothing of the call was changed. The suite to pass is
+    `skycore.testing.contracts.StoreContract`.
+    """
+
+    store_id: bytes
+    """16 bytes, made with the store and kept with it."""
+
+    async def get(self, targets: Sequence[bytes]) -> Sequence[tuple[StoredItem, ...]]:
+        """Return for each target what its slots hold, highest class first."""
+        ...
+
+    async def put_many(
+        self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes] | None = None
+    ) -> Sequence[PutOutcome]:
+        """Compare-and-set by rank, in one transaction, in the order given; one outcome each.
+
+        A higher rank: STORED, the old item goes to history. The same: HELD. A lower one:
+        SeqTooLow's code (302) with the current seq. `cas` not equal to the slot's seq (0 where
+        empty or a tombstone): CasMismatch's code (301). A head whose `refs` are neither stored nor
+        in `blocks`: MISSING_BLOCKS. Blocks are counted by reference in the same transaction;
+        those that no accepted head refers to are not kept.
+        """
+        ...
+
+    async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:
+        """Set a slot's lease where its digest matches and `until` grows: RENEWED.
+
+        Another item or none there: NOT_HELD. An `until` not larger than now held: HELD.
+        """
+        ...
+
+    async def changes(
+        self, after: Cursor | None, wanted: ChangeFilter, limit: int, bytes_max: int
+    ) -> ChangePage:
+        """Return what changed after a cursor (None: from the start), at least one entry if any.
+
+        An entry with `item_position` at or before the cursor changed by its lease alone. Sizes
+        count len(v) + 300 an entry. Raises `CursorInvalidError` for a foreign or future cursor.
+        """
+        ...
+
+    async def fingerprints(
+        self, salt: bytes | None, ranges: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Fingerprint]:
+        """Return a fingerprint for each range of targets, both bounds included."""
+        ...
+
+    async def listing(
+        self, salt: bytes | None, low: bytes, high: bytes, limit: int
+    ) -> Sequence[StoredItem]:
+        """Return at most `limit` items with low ≤ target ≤ high, by target and class."""
+        ...
+
+    async def blocks(self, hashes: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return blocks by their SHA256, None for those not held."""
+        ...
+
+    async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
+        """Return replaced items of a target, newest first; bounded by the store's settings."""
+        ...
+
+    async def drop(self, keys: Sequence[ItemKey]) -> int:
+        """Forget slots here, as if never seen (no tombstone); return how many there were."""
+        ...
+
+    async def sweep(self, now_s: int) -> int:
+        """Drop the slots whose `until` is past, and blocks unreferenced for 120 s; count slots."""
+        ...
+
+    async def usage(self) -> Mapping[bytes, Usage]:
+        """Return what is held under each salt."""
+        ...
+
+    async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
+        """Return what is held of each signer: the quota counters, cheap to ask."""
+        ...
+
+
+class Items(Protocol):
+    """The gate's face: what the DHT, sync, import and RPC use to read and to admit items.
+
+    Every path goes through here: signature, authority, clock, namespace and quota are judged once.
+    """
+
+    async def get(self, target: bytes, *, age_max_s: float | None = None) -> tuple[StoredItem, ...]:
+        """Return the live items of a target, highest class first, none older than asked."""
+        ...
+
+    async def admit(
+        self,
+        items: Sequence[MutableItem],
+        *,
+        sender: bytes,
+        cas: Sequence[int | None] | None = None,
+        blocks: Mapping[bytes, bytes] | None = None,
+    ) -> Sequence[PutOutcome]:
+        """Judge and store; one outcome an item, in order. `sender` is the authenticated peer."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease], *, sender: bytes) -> Sequence[PutOutcome]:
+        """Judge and apply leases."""
+        ...
+
+    def judge(self, item: MutableItem) -> RankedItem:
+        """Return the item with class and rank, or raise the `ItemError` that says why not.
+
+        For candidates read from peers: verified before they are compared. Stores nothing.
+        """
+        ...
+
+    async def changes(
+        self, after: Cursor | None, wanted: ChangeFilter, limit: int, bytes_max: int
+    ) -> ChangePage:
+        """Return live changes; as ItemStore.changes."""
+        ...
+
+    async def listing(
+        self, salt: bytes | None, low: bytes, high: bytes, limit: int
+    ) -> Sequence[StoredItem]:
+        """Return live items by target; as ItemStore.listing."""
+        ...
+
+    async def drop(self, keys: Sequence[ItemKey]) -> int:
+        """Forget slots here."""
+        ...
+
+    async def usage(self) -> Mapping[bytes, Usage]:
+        """Return what is held under each salt."""
+        ...
+
+    @property
+    def store_id(self) -> bytes:
+        """The store's id, for cursors."""
+        ...

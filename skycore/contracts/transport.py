@@ -1,0 +1,160 @@
+"""Transports: established links between two keys, and the types of way to make one.
+
+Why `send` does not wait: packets of many streams share one link, and one writer task seals what
+has gathered since its last turn in as few frames as possible. Back-pressure is `drain`, and the
+windows of the streams above.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Protocol
+
+from anyio.abc import ByteStream
+
+from skycore.contracts.security import Hello
+from skycore.model.addresses import Address, Contact
+from skycore.model.keys import PubKey
+
+__all__ = [
+    "Addresses",
+    "Listener",
+    "PacketHandler",
+    "Transport",
+    "TransportType",
+    "Transports",
+]
+
+
+class Listener(Protocol):
+    """Where a transport type takes connections."""
+
+    addresses: Sequence[Address]
+    """To tell others; an empty host in an endpoint means "as you see me"."""
+
+    async def accept(self) -> ByteStream:
+        """Return the next raw connection."""
+        ...
+
+
+class TransportType(Protocol):
+    """One way to reach a node. Moves bytes; knows nothing of keys beyond whom to dial."""
+
+    name: str
+
+    async def dial(self, remote: PubKey, addresses: Sequence[Address]) -> ByteStream:
+        """Open a raw connection. `addresses` are those of this type, best first; may be empty.
+
+        Raises `DialError` with what was tried.
+        """
+        ...
+
+    def listen(self) -> AbstractAsyncContextManager[Listener]:
+        """Take connections while the context lasts. Raises `TransportError` for a taken port."""
+        ...
+
+
+class Transport(Protocol):
+    """A live, authenticated link. Who speaks on it is `remote`, never what a payload says."""
+
+    id: uuid.UUID
+    remote: PubKey
+    type: str
+    dialled: bool
+    """Whether we made the connection: decides stream id parity."""
+    label: str
+    """"user", "automatic" or "ephemeral" (closed after 60 s idle, never registered anywhere)."""
+    remote_hello: Hello
+    opened_at: float
+    rtt_s: float | None
+    bytes_sent: int
+    bytes_received: int
+
+    @property
+    def closed(self) -> str:
+        """Why it is closed; empty while it is open."""
+        ...
+
+    def send(self, packet_type: int, payload: bytes) -> None:
+        """Queue one packet on route 0. Raises `TransportClosedError`.
+
+        Over TRANSPORT_QUEUE_MAX unsent bytes the transport is closed: its peer does not read.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Wait until less than a quarter of TRANSPORT_QUEUE_MAX is unsent. Or closed."""
+        ...
+
+    async def aclose(self, reason: str) -> None:
+        """Close, with the reason for people."""
+        ...
+
+
+class PacketHandler(Protocol):
+    """Whoever claimed a packet type. Both are called from the link's reader: neither may wait."""
+
+    def packet(self, transport: Transport, payload: bytes) -> None:
+        """Take one packet of the claimed type. Raise `RemoteProtocolError` to close the link."""
+        ...
+
+    def closed(self, transport: Transport) -> None:
+        """Learn that a transport is gone."""
+        ...
+
+
+class Addresses(Protocol):
+    """The address book: bounded, newest knowledge first, forgets what never worked."""
+
+    def learn(self, contact: Contact, *, pinned: bool = False) -> None:
+        """Remember where a key may be dialled; pinned ones (config, `tp add`) are kept."""
+        ...
+
+    def find(self, public: bytes) -> tuple[Address, ...]:
+        """Return what is known, best first."""
+        ...
+
+    def forget(self, public: bytes) -> None:
+        """Drop what is known of a key, pinned too."""
+        ...
+
+
+class Transports(Protocol):
+    """The transport manager: dials, secures, keeps one live link per peer and type, dispatches."""
+
+    addresses: Addresses
+
+    def all(self) -> Sequence[Transport]:
+        """Return the live transports."""
+        ...
+
+    def find(self, remote: bytes) -> Transport | None:
+        """Return the best live transport to a key."""
+        ...
+
+    def listening(self) -> Sequence[Address]:
+        """Return where this node takes connections."""
+        ...
+
+    async def ensure(self, remote: PubKey, label: str = "ephemeral") -> Transport:
+        """Return the live transport to a key, or make one; parallel calls share one dial.
+
+        Raises `DialError` at once where no address is known, else when all of them failed.
+        """
+        ...
+
+    async def close(self, transport_id: uuid.UUID, reason: str) -> bool:
+        """Close a transport; False where there is none with this id."""
+        ...
+
+    def claim(self, packet_type: int, handler: PacketHandler) -> AbstractContextManager[None]:
+        """Receive a packet type while the context lasts. Raises `PluginConflictError` if taken."""
+        ...
+
+    def on_change(
+        self, callback: Callable[[Transport, bool], None]
+    ) -> AbstractContextManager[None]:
+        """Be told of each transport that comes up (True) or goes (False)."""
+        ...

@@ -1,0 +1,259 @@
+"""Every error that the project raises on purpose, as one tree.
+
+Why one tree: whose fault it was and what to do about it must be readable from the type alone. A
+plugin may subclass, never start a tree of its own. The first line of a class's docstring is what
+it means; `hint` says what to do; `code` is the number that crosses the wire, where one does.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDeniedError",
+    "AlreadyRunningError",
+    "AmbiguousProviderError",
+    "CasMismatchError",
+    "ConfigError",
+    "CursorInvalidError",
+    "DependencyCycleError",
+    "DialError",
+    "ExpiredError",
+    "HandshakeError",
+    "HookError",
+    "InvalidKeyError",
+    "InvalidSignatureError",
+    "ItemError",
+    "KeyFileError",
+    "LocalProtocolError",
+    "MissingProviderError",
+    "NamespaceError",
+    "NotAuthorisedError",
+    "NotClosestError",
+    "PluginConflictError",
+    "PluginError",
+    "PluginLoadError",
+    "PluginNotFoundError",
+    "ProtocolError",
+    "QuotaError",
+    "RemoteProtocolError",
+    "RpcError",
+    "SaltTooBigError",
+    "SeqTooFarError",
+    "SeqTooLowError",
+    "SkycoreError",
+    "StoreError",
+    "StreamError",
+    "TransportClosedError",
+    "TransportError",
+    "ValueTooBigError",
+    "WiringError",
+    "WrongNetworkError",
+]
+
+
+class SkycoreError(Exception):
+    """Anything that skycore raises on purpose."""
+
+    code: int = 0
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").split("\n", 1)[0])
+        self.hint = hint
+
+
+# --- configuration and assembly: exit code 2 -----------------------------------------------------
+
+
+class ConfigError(SkycoreError):
+    """The configuration does not say what it must."""
+
+
+class KeyFileError(ConfigError):
+    """The secret key file cannot be used."""
+
+
+class PluginError(SkycoreError):
+    """A plugin cannot be used."""
+
+
+class PluginNotFoundError(PluginError):
+    """No installed plugin has this name."""
+
+
+class PluginLoadError(PluginError):
+    """A plugin's module could not be imported."""
+
+
+class PluginConflictError(PluginError):
+    """Two plugins claim one thing."""
+
+
+class HookError(PluginError):
+    """A hook implementation breaks the rules of hooks."""
+
+
+class WiringError(SkycoreError):
+    """The parts of this node cannot be put together."""
+
+
+class MissingProviderError(WiringError):
+    """A part needs a contract that no active plugin provides."""
+
+
+class AmbiguousProviderError(WiringError):
+    """A part needs one provider of a contract and there are several."""
+
+
+class DependencyCycleError(WiringError):
+    """Parts need each other in a circle."""
+
+
+class AlreadyRunningError(SkycoreError):
+    """A node already runs on this data folder."""
+
+
+# --- protocols -----------------------------------------------------------------------------------
+
+
+class ProtocolError(SkycoreError):
+    """A protocol rule was broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We asked for something that the protocol forbids: a mistake in our own code."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side broke the protocol."""
+
+
+class InvalidKeyError(RemoteProtocolError):
+    """This is not a public key of the network's suite."""
+
+
+# --- items: codes as BEP 44 has them, ours from 400 on ------------------------------------------
+
+
+class ItemError(SkycoreError):
+    """An item was refused."""
+
+    code = 400
+
+
+class ValueTooBigError(ItemError):
+    """The value is larger than an item may carry."""
+
+    code = 205
+
+
+class InvalidSignatureError(ItemError):
+    """The signature is not the signer's over exactly these bytes."""
+
+    code = 206
+
+
+class SaltTooBigError(ItemError):
+    """The salt is longer than 200 bytes."""
+
+    code = 207
+
+
+class CasMismatchError(ItemError):
+    """The expected seq is not the current one; nothing was changed."""
+
+    code = 301
+
+
+class SeqTooLowError(ItemError):
+    """A newer item of this class is already stored."""
+
+    code = 302
+
+
+class SeqTooFarError(ItemError):
+    """The seq lies too far ahead of this node's clock, or outside 1 .. 2^63-1."""
+
+    code = 303
+
+
+class NotAuthorisedError(ItemError):
+    """The signer may not speak for this subject under this salt."""
+
+    code = 401
+
+
+class NamespaceError(ItemError):
+    """The value does not fit the schema of its namespace."""
+
+    code = 402
+
+
+class QuotaError(ItemError):
+    """A capacity limit of this node was reached."""
+
+    code = 403
+
+
+class ExpiredError(ItemError):
+    """The item's lifetime is over, or promised for longer than its namespace allows."""
+
+    code = 404
+
+
+class NotClosestError(ItemError):
+    """This regular node is not among the closest to the item's target."""
+
+    code = 405
+
+
+class CursorInvalidError(SkycoreError):
+    """The cursor does not belong to this store, or points past its end."""
+
+    code = 406
+
+
+# --- links ---------------------------------------------------------------------------------------
+
+
+class TransportError(SkycoreError):
+    """A transport could not be made or used."""
+
+
+class DialError(TransportError):
+    """The remote node could not be reached."""
+
+
+class HandshakeError(TransportError):
+    """The secure handshake failed."""
+
+
+class WrongNetworkError(HandshakeError):
+    """The other side belongs to another network."""
+
+
+class TransportClosedError(TransportError):
+    """The transport is closed."""
+
+
+class StreamError(TransportError):
+    """A stream was reset, refused or lost."""
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+class StoreError(SkycoreError):
+    """The item store cannot do this now."""
+
+
+class AccessDeniedError(SkycoreError):
+    """The caller is not authorised for this."""
+
+    code = -32001
+
+
+class RpcError(SkycoreError):
+    """A remote call failed; `code` is the JSON-RPC error code."""
+
+    def __init__(self, message: str = "", *, code: int = -32000, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code

@@ -1,0 +1,1 @@
+"""What no plugin may bypass: transports, gate, publisher, RPC registry, access."""

@@ -1,0 +1,59 @@
+"""Logs: one event a line, `key=value` at its end, for people or (JSON) for machines.
+
+Why a filter for control characters: what peers send ends up in messages, and a newline in a log
+line is a forged log line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from typing import Literal
+
+__all__ = ["LogFormat", "node_name", "set_up_logs"]
+
+LogFormat = Literal["text", "json"]
+node_name: ContextVar[str] = ContextVar("node_name", default="")
+"""First eight hex digits of the node whose task this is: a world of a hundred logs legibly."""
+
+_CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), 127)}
+
+
+def _channel(name: str) -> str:
+    kernel = name == "skycore" or name.startswith("skycore.")
+    return name if kernel else f"skycore.plugin.{name.split('.', 1)[0]}"
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        when = self.formatTime(record, "%H:%M:%S")
+        line = record.getMessage().translate(_CONTROL)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        who = f"{node_name.get()} ".lstrip()
+        return f"{when} {record.levelname:<7} {who}{_channel(record.name)}: {line}"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "ts": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": _channel(record.name),
+            "node": node_name.get(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=True)
+
+
+def set_up_logs(style: LogFormat = "text", level: str = "INFO") -> None:
+    """Send this process's logs to stderr. Called by the command line, never by a library user."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

@@ -1,0 +1,1 @@
+"""Nouns as frozen values with codecs: pure, no I/O."""

@@ -1,0 +1,73 @@
+"""Every bound of the wire formats, in one place.
+
+Why here: a limit that stands beside its use is a limit that two places disagree about. Sizes are
+bytes, times are seconds unless the name ends in `_ns`. Bounds that an operator may move are
+settings; these are not, because both ends of a wire must agree on them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "BLOCK_MAX",
+    "CALL_TIMEOUT_S",
+    "CLOCK_SKEW_MAX_S",
+    "CONTACTS_MAX",
+    "DELEGATION_LIFETIME_MAX_S",
+    "DHT_FRAME_MAX",
+    "ENDPOINT_MAX",
+    "FRAME_PLAINTEXT_MAX",
+    "HANDSHAKE_TIMEOUT_S",
+    "HELLO_ADDRESSES_MAX",
+    "HELLO_MAX",
+    "JSON_DEPTH_MAX",
+    "PACKET_PAYLOAD_MAX",
+    "PAGE_BYTES_MAX",
+    "PAGE_ITEMS_MAX",
+    "PAGE_TIMEOUT_S",
+    "RPC_FRAME_MAX",
+    "SALT_MAX",
+    "SEQ_MAX",
+    "STREAM_CHUNK_MAX",
+    "STREAM_WINDOW",
+    "SUBJECT_MAX",
+    "TOMBSTONE_LIFETIME_S",
+    "TRANSPORT_QUEUE_MAX",
+    "VALUE_MAX",
+]
+
+# items (docs/protocols/items.md)
+SALT_MAX: Final = 200
+SUBJECT_MAX: Final = 64
+VALUE_MAX: Final = 65_536
+SEQ_MAX: Final = 2**63 - 1
+CLOCK_SKEW_MAX_S: Final = 600
+TOMBSTONE_LIFETIME_S: Final = 7 * 86_400
+DELEGATION_LIFETIME_MAX_S: Final = 30 * 86_400
+BLOCK_MAX: Final = 8_192
+
+# secure channel (docs/protocols/noise.md)
+FRAME_PLAINTEXT_MAX: Final = 65_535 - 16
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+HELLO_MAX: Final = 2_048
+HELLO_ADDRESSES_MAX: Final = 8
+ENDPOINT_MAX: Final = 260
+
+# packets and streams (docs/protocols/packet.md, vstream.md)
+PACKET_PAYLOAD_MAX: Final = 65_535
+TRANSPORT_QUEUE_MAX: Final = 4 * 1024 * 1024
+STREAM_CHUNK_MAX: Final = 16_384
+STREAM_WINDOW: Final = 262_144
+
+# DHT RPC (docs/protocols/dht.md)
+DHT_FRAME_MAX: Final = 4 * 1024 * 1024
+CONTACTS_MAX: Final = 20
+PAGE_BYTES_MAX: Final = 1024 * 1024
+PAGE_ITEMS_MAX: Final = 4_096
+CALL_TIMEOUT_S: Final = 10.0
+PAGE_TIMEOUT_S: Final = 30.0
+
+# RPC to a node (docs/protocols/rpc.md)
+RPC_FRAME_MAX: Final = 4 * 1024 * 1024
+JSON_DEPTH_MAX: Final = 64

@@ -1,0 +1,1 @@
+"""The real clock, entropy, network, files and workers."""

@@ -1,0 +1,77 @@
+"""The only two ways to be periodic: every() and retry(), and the arithmetic of backing off.
+
+Why only two: a loop that sleeps by itself is a loop whose jitter, errors and cancellation were
+forgotten. Sleeping is anyio's, so both run on the virtual clock unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from skycore.errors import SkycoreError
+
+__all__ = ["backoff_s", "every", "retry"]
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def backoff_s(attempt: int, first_s: float, longest_s: float, dice: random.Random) -> float:
+    """Return how long to wait before try `attempt` (1, 2, …): doubling, ±20 % of jitter."""
+    wait = min(longest_s, first_s * 2.0 ** min(attempt - 1, 32))
+    return wait * dice.uniform(0.8, 1.2)
+
+
+async def every(
+    interval_s: float | Callable[[], float],
+    work: Callable[[], Awaitable[object]],
+    *,
+    name: str,
+    at_once: bool = True,
+) -> None:
+    """Do `work` again and again, for ever, with a pause between; a SkycoreError is logged.
+
+    `interval_s` may be a function, asked after each round. Any other error ends the part.
+    """
+    failing = ""
+    if not at_once:
+        await anyio.sleep(interval_s() if callable(interval_s) else interval_s)
+    while True:
+        try:
+            await work()
+            if failing:
+                log.info("%s works again", name)
+            failing = ""
+        except SkycoreError as trouble:
+            if str(trouble) != failing:  # a lost peer is news once, not at every retry
+                log.warning("%s failed error=%r", name, str(trouble))
+            failing = str(trouble)
+        await anyio.sleep(interval_s() if callable(interval_s) else interval_s)
+
+
+async def retry(
+    work: Callable[[], Awaitable[T]],
+    *,
+    name: str,
+    dice: random.Random,
+    first_s: float = 1.0,
+    longest_s: float = 60.0,
+    attempts_max: int | None = None,
+) -> T:
+    """Do `work` until it succeeds; the last SkycoreError is raised after `attempts_max` tries."""
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await work()
+        except SkycoreError as trouble:
+            if attempts_max is not None and attempt >= attempts_max:
+                raise
+            wait = backoff_s(attempt, first_s, longest_s, dice)
+            log.info("%s failed try=%d wait_s=%.1f error=%r", name, attempt, wait, str(trouble))
+        await anyio.sleep(wait)
