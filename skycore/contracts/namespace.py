@@ -6,17 +6,17 @@ has one schema with one version, and a value that does not fit is refused on eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import msgspec
 
-from skycore.errors import NamespaceError
+from skycore.errors import NamespaceError, PluginConflictError
 from skycore.model.items import ItemClass
 
-__all__ = ["Form", "Namespace"]
+__all__ = ["Form", "Namespace", "Namespaces"]
 
 
 class Form(Enum):
@@ -77,3 +77,33 @@ class Namespace:
     def to_json(self, value: bytes) -> Any:
         """Return the body as plain JSON data."""
         return msgspec.to_builtins(self.decode(value), str_keys=True)
+
+
+UNKNOWN_LIFETIMES_S = {ItemClass.OWNER: 7_200}
+
+
+class Namespaces:
+    """All declared salts of a node. An undeclared one is kept as it is: owner only, 2 h, no schema.
+
+    So a stranger's plugin replicates through nodes that do not have it.
+    """
+
+    def __init__(self, declared: Iterable[Namespace] = ()) -> None:
+        self._by_salt: dict[bytes, Namespace] = {}
+        for namespace in declared:
+            if namespace.salt in self._by_salt:
+                raise PluginConflictError(f"two plugins claim the salt {namespace.salt!r}")
+            self._by_salt[namespace.salt] = namespace
+
+    def __iter__(self) -> Iterator[Namespace]:
+        return iter(self._by_salt.values())
+
+    def find(self, salt: bytes) -> Namespace | None:
+        """Return the declaration of a salt, or None."""
+        return self._by_salt.get(salt)
+
+    def lifetime_s(self, salt: bytes, item_class: int) -> int:
+        """Return the longest life of an item, seconds; 0 where the class may not sign."""
+        namespace = self._by_salt.get(salt)
+        lifetimes = namespace.lifetimes_s if namespace else UNKNOWN_LIFETIMES_S
+        return lifetimes.get(ItemClass(item_class), 0)

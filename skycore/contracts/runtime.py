@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from anyio.abc import ByteStream
@@ -87,7 +88,11 @@ class Network(Protocol):
 
 
 class Files(Protocol):
-    """Small state of a node, by name: routing table, delegations. At most 4 MiB each."""
+    """The data folder. Small state by name (routing table and the like), at most 4 MiB each."""
+
+    def path(self, name: str) -> Path | None:
+        """Return where a library may open a file itself; None where there is no folder."""
+        ...
 
     def read(self, name: str) -> bytes | None:
         """Return the content, or None where there is none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -79,6 +80,10 @@ class MemoryFiles:
 
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
+
+    def path(self, name: str) -> Path | None:
+        """Return None: there is no folder."""
+        return None
 
     def read(self, name: str) -> bytes | None:
         """Return the content or None."""
