@@ -26,6 +26,7 @@ __all__ = [
     "Identity",
     "Lifecycle",
     "Network",
+    "NodeInfo",
     "TcpListener",
     "Workers",
 ]
@@ -140,3 +141,13 @@ class Identity:
     def sign(self, message: bytes) -> bytes:
         """Sign with the node's key. `message` begins with a tag of its own."""
         return self.network.suite.sign(self.secret, message)
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """What this node is made of, for people."""
+
+    profile: str
+    plugins: tuple[str, ...]
+    version: str
+    network: str
