@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -18,6 +17,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from skycore.contracts.runtime import Identity
 from skycore.model.keys import ED25519
 from skycore.model.network import NetworkConstants
+from skycore.runtime.memory import MemoryFiles
 
 __all__ = [
     "TEST_NETWORK",
@@ -73,25 +73,6 @@ class SeededEntropy:
     def random(self) -> random.Random:
         """Return a generator."""
         return random.Random(self._dice.getrandbits(64))
-
-
-class MemoryFiles:
-    """A data folder in a dict, which outlives a simulated restart if you keep it."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-
-    def path(self, name: str) -> Path | None:
-        """Return None: there is no folder."""
-        return None
-
-    def read(self, name: str) -> bytes | None:
-        """Return the content or None."""
-        return self.held.get(name)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Replace the content."""
-        self.held[name] = data
 
 
 class InlineWorkers:
