@@ -12,13 +12,18 @@ import sys
 from contextvars import ContextVar
 from typing import Literal
 
-__all__ = ["LogFormat", "node_name", "set_up_logs"]
+__all__ = ["LogFormat", "node_name", "printable", "set_up_logs"]
 
 LogFormat = Literal["text", "json"]
 node_name: ContextVar[str] = ContextVar("node_name", default="")
 """First eight hex digits of the node whose task this is: a world of a hundred logs legibly."""
 
 _CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), 127)}
+
+
+def printable(text: str) -> str:
+    """Return text that cannot move the cursor or forge a line: control characters are shown."""
+    return text.translate(_CONTROL)
 
 
 def _channel(name: str) -> str:
@@ -29,7 +34,7 @@ def _channel(name: str) -> str:
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = self.formatTime(record, "%H:%M:%S")
-        line = record.getMessage().translate(_CONTROL)
+        line = printable(record.getMessage())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         who = f"{node_name.get()} ".lstrip()

@@ -27,9 +27,11 @@ __all__ = [
     "Layers",
     "NetworkSettings",
     "NodeSettings",
+    "merge",
     "parse_assignment",
     "profile_names",
     "read_layers",
+    "read_sections",
     "validate",
 ]
 
@@ -136,12 +138,13 @@ def parse_assignment(text: str) -> dict[str, Any]:
     return cast(dict[str, Any], parsed)
 
 
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `high` over `low`, table by table."""
     merged = dict(low)
     for key, value in high.items():
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(cast(Mapping[str, Any], old), value) if both else value
+        merged[key] = merge(cast(Mapping[str, Any], old), value) if both else value
     return merged
 
 
@@ -162,10 +165,23 @@ def read_layers(
     chosen = profile or _chosen_profile(from_file, environment, assigned)
     base = _read_profile(chosen)
     summary = str(base.pop("summary", ""))
-    merged = _merge(_merge(base, from_file), {"node": {"profile": chosen}})
+    merged = merge(merge(base, from_file), {"node": {"profile": chosen}})
     layers = Layers(merged, environment, assigned, summary)
     node = _build({"node": NodeSettings}, layers, only=("node",))["node"]
     return cast(NodeSettings, node), layers
+
+
+def read_sections(
+    models: Mapping[str, type[PluginSettings]],
+    *,
+    profile: str | None = None,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    assigned: Mapping[str, Any] | None = None,
+) -> Mapping[str, PluginSettings]:
+    """Return a few kernel sections alone: what a command needs that starts no node."""
+    _, layers = read_layers(profile=profile, file=file, environment=environment, assigned=assigned)
+    return _build(models, layers, only=tuple(models))
 
 
 def _chosen_profile(
@@ -214,7 +230,7 @@ def _build(
     source = _Environment(composed, layers.environment)
     try:
         from_environment = source()
-        whole = composed.model_validate(_merge(_merge(file, from_environment), assigned))
+        whole = composed.model_validate(merge(merge(file, from_environment), assigned))
     except ValidationError as bad:
         raise _explained(bad, models) from bad
     except Exception as bad:

@@ -1,0 +1,154 @@
+"""What a command is handed: the way to the node, and the way to the person.
+
+Why in the kernel: every plugin's commands must talk to the running node alike, print tables to
+people and JSON to programs alike, and show progress only where somebody looks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+__all__ = ["Console", "Context", "default_data"]
+
+
+def default_data() -> Path:
+    """Return the platform's folder for a user's data."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("skynode", appauthor=False))
+
+
+@dataclass(frozen=True)
+class Context:
+    """The options that stand before a command, for whoever runs below."""
+
+    data: Path = field(default_factory=default_data)
+    profile: str | None = None
+    config: Path | None = None
+    assigned: Mapping[str, Any] = field(default_factory=dict)
+    as_json: bool = False
+
+    @property
+    def config_file(self) -> Path | None:
+        """The config file: as given, else node.toml of the data folder where there is one."""
+        own = self.data / "node.toml"
+        return self.config or (own if own.exists() else None)
+
+    def with_flags(self, data: Path | None, as_json: bool) -> Context:
+        """Return the same with a command's own --data and --json."""
+        return replace(self, data=data or self.data, as_json=as_json or self.as_json)
+
+    @staticmethod
+    def current() -> Context:
+        """Return the context of this command line."""
+        return _current.get()
+
+    def make_current(self) -> None:
+        """Let commands find it."""
+        _current.set(self)
+
+
+_current: ContextVar[Context] = ContextVar("skynode_context")
+
+
+class Console:
+    """Calls the node, and prints."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def call(self, method: str, what: str = "", /, **params: Any) -> Any:
+        """Call a method of the node of --data; `what` names it on the progress bar.
+
+        Parameters that are None are left out. Raises what the node answers.
+        """
+        import anyio
+
+        from skycore.jsonrpc import connect_control
+
+        given = {name: value for name, value in params.items() if value is not None}
+
+        async def go(progress: Callable[[int, int, str], None] | None) -> Any:
+            async with connect_control(self.context.data) as client:
+                return await client.call(method, given, progress=progress)
+
+        if not (what and self.is_terminal):
+            return anyio.run(go, None)
+        with _Bar(what) as bar:
+            return anyio.run(go, bar.update)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person looks at stderr, where progress goes."""
+        return sys.stderr.isatty() and not self.context.as_json
+
+    @property
+    def rich(self) -> RichConsole:
+        """The person's screen: as wide as it is, never wrapped when piped."""
+        from rich.console import Console as RichConsole
+
+        width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "200"))
+        return RichConsole(width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def show(self, result: Any, render: Callable[[Any], object] | None = None) -> None:
+        """Print a result: JSON where asked for, else `render(result)` (text or rich object)."""
+        if self.context.as_json:
+            sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+            return
+        shown = render(result) if render else json.dumps(result, indent=2, ensure_ascii=False)
+        if isinstance(shown, str):
+            sys.stdout.write(shown + "\n")
+        else:
+            self.rich.print(shown)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> object:
+        """Return a plain table for `show`."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in columns:
+            table.add_column(name, no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        return table
+
+
+class _Bar:
+    """A progress bar on stderr, with a count where the total is unknown."""
+
+    def __init__(self, what: str) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=RichConsole(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task(what, total=None)
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Move the bar."""
+        self._progress.update(
+            self._task, completed=done, total=total or None, description=text or None
+        )
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
