@@ -17,7 +17,11 @@ __all__ = [
     "DependencyCycleError",
     "DialError",
     "ExpiredError",
+    "HandshakeAuthError",
     "HandshakeError",
+    "HandshakeKeyError",
+    "HandshakeMalformedError",
+    "HandshakeTimeoutError",
     "HookError",
     "InvalidKeyError",
     "InvalidSignatureError",
@@ -26,6 +30,7 @@ __all__ = [
     "LocalProtocolError",
     "MissingProviderError",
     "NamespaceError",
+    "NonceExhaustedError",
     "NotAuthorisedError",
     "NotClosestError",
     "PluginConflictError",
@@ -37,6 +42,7 @@ __all__ = [
     "RemoteProtocolError",
     "RpcError",
     "SaltTooBigError",
+    "SelfConnectError",
     "SeqTooFarError",
     "SeqTooLowError",
     "SkycoreError",
@@ -230,8 +236,32 @@ class WrongNetworkError(HandshakeError):
     """The other side belongs to another network."""
 
 
+class HandshakeAuthError(HandshakeError):
+    """A handshake message is not by whom it should be."""
+
+
+class HandshakeKeyError(HandshakeError):
+    """The other side sent what is not a usable key."""
+
+
+class HandshakeMalformedError(HandshakeError):
+    """A handshake message does not have the form it must have."""
+
+
+class HandshakeTimeoutError(HandshakeError):
+    """The handshake did not end in time, whatever arrived."""
+
+
+class SelfConnectError(HandshakeError):
+    """The other side is this node itself."""
+
+
 class TransportClosedError(TransportError):
     """The transport is closed."""
+
+
+class NonceExhaustedError(TransportClosedError):
+    """The channel has sealed as many frames as one key may; dial again."""
 
 
 class StreamError(TransportError):
