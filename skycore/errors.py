@@ -39,6 +39,7 @@ __all__ = [
     "PluginNotFoundError",
     "ProtocolError",
     "QuotaError",
+    "RecordingError",
     "RemoteProtocolError",
     "RpcError",
     "SaltTooBigError",
@@ -269,6 +270,10 @@ class StreamError(TransportError):
 
 
 # --- the rest ------------------------------------------------------------------------------------
+
+
+class RecordingError(SkycoreError):
+    """The file is no recording of a network."""
 
 
 class StoreError(SkycoreError):

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from skycore.contracts.store import PutOutcome
-from skycore.model.items import MutableItem, StoredItem
+from skycore.model.items import Lease, MutableItem, StoredItem
 from skycore.model.keys import PubKey
 
-__all__ = ["Dht", "DhtMode", "Mirror", "PeerInfo", "PutReport", "Replica", "SyncReport"]
+__all__ = [
+    "Dht",
+    "DhtMode",
+    "Mirror",
+    "PeerInfo",
+    "PutReport",
+    "RenewingMirror",
+    "Replica",
+    "SyncReport",
+]
 
 
 class DhtMode(Enum):
@@ -129,4 +138,16 @@ class Mirror(Protocol):
         progress: Callable[[int], None] | None = None,
     ) -> Sequence[PutReport]:
         """Bring items there; one report each, in order."""
+        ...
+
+
+@runtime_checkable
+class RenewingMirror(Mirror, Protocol):
+    """A mirror that can also prolong what it holds, without the item being sent or signed again.
+
+    The publisher asks a mirror that cannot with a newly signed item instead.
+    """
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
+        """Bring leases there; one report each, in order. NOT_HELD asks for the item."""
         ...

@@ -6,9 +6,10 @@ has one schema with one version, and a value that does not fit is refused on eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -31,7 +32,8 @@ class Namespace:
     """Declare a salt: who may sign it, how long it lives, and what its values are.
 
     A value is MessagePack `[version, body]`, and `schema` is the msgspec type of `body` (for a set:
-    of one entry, and the body is an array of them).
+    of one entry, and the body is an array of them, in order of their keys, each key once: one set
+    has one encoding).
     """
 
     salt: bytes
@@ -41,30 +43,45 @@ class Namespace:
     lifetimes_s: Mapping[ItemClass, int]
     """Longest life of an item by class, seconds. A class that is not listed may not sign."""
     summary: str = ""
+    key: Callable[[Any], bytes] | None = None
+    """Of a set: what tells its entries apart. None: an entry's encoding."""
+    check: Callable[[bytes, Any], None] | None = None
+    """A rule that the schema cannot say: takes subject and body, raises `NamespaceError`. Pure."""
 
     def __post_init__(self) -> None:
         body: Any = self.schema if self.form is Form.SINGLE else list[self.schema]  # type: ignore[name-defined]
         object.__setattr__(self, "_body", body)
         object.__setattr__(self, "_decoder", msgspec.msgpack.Decoder(tuple[int, body]))
-        object.__setattr__(self, "_encoder", msgspec.msgpack.Encoder(order="sorted"))
+        encoder = msgspec.msgpack.Encoder(order="sorted")
+        object.__setattr__(self, "_encoder", encoder)
+        object.__setattr__(self, "_key", self.key or encoder.encode)
 
     def decode(self, value: bytes) -> Any:
         """Return the body. Raises `NamespaceError` where value, version or schema do not fit."""
         try:
             version, body = self._decoder.decode(value)  # type: ignore[attr-defined]
-        except (msgspec.DecodeError, RecursionError) as bad:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
             raise NamespaceError(
-                f"not a value of namespace {self.salt.decode()!r}: {bad}",
+                f"not a value of namespace {self._name}: {bad}",
                 hint=f"a value is [{self.version}, body]; see `skynode plugins`",
             ) from bad
         if version != self.version:
             raise NamespaceError(
-                f"namespace {self.salt.decode()!r} is at version {self.version}, not {version}"
+                f"namespace {self._name} is at version {self.version}, not {version}"
             )
+        if self.form is Form.SET:
+            keys = [self._key(entry) for entry in body]  # type: ignore[attr-defined]
+            if any(one >= other for one, other in pairwise(keys)):
+                raise NamespaceError(
+                    f"the entries of a value of namespace {self._name} are not in order, each once"
+                )
         return body
 
     def encode(self, body: Any) -> bytes:
-        """Return the one encoding of a body."""
+        """Return the one encoding of a body. Of entries with one key in a set the last counts."""
+        if self.form is Form.SET:
+            by_key = {self._key(entry): entry for entry in body}  # type: ignore[attr-defined]
+            body = [by_key[key] for key in sorted(by_key)]
         return bytes(self._encoder.encode((self.version, body)))  # type: ignore[attr-defined]
 
     def from_json(self, body: Any) -> bytes:
@@ -72,11 +89,15 @@ class Namespace:
         try:
             return self.encode(msgspec.convert(body, self._body, strict=False))  # type: ignore[attr-defined]
         except (msgspec.ValidationError, RecursionError) as bad:
-            raise NamespaceError(f"does not fit namespace {self.salt.decode()!r}: {bad}") from bad
+            raise NamespaceError(f"does not fit namespace {self._name}: {bad}") from bad
 
     def to_json(self, value: bytes) -> Any:
         """Return the body as plain JSON data."""
         return msgspec.to_builtins(self.decode(value), str_keys=True)
+
+    @property
+    def _name(self) -> str:
+        return repr(self.salt.decode(errors="backslashreplace"))
 
 
 UNKNOWN_LIFETIMES_S = {ItemClass.OWNER: 7_200}

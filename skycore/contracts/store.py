@@ -15,6 +15,7 @@ import msgspec
 from skycore.model.items import Cursor, Lease, MutableItem, RankedItem, StoredItem
 
 __all__ = [
+    "CapacityChanged",
     "ChangeFilter",
     "ChangePage",
     "Fingerprint",
@@ -90,6 +91,14 @@ class Fingerprint(NamedTuple):
 class Usage(NamedTuple):
     """What is held: items, and bytes of values."""
 
+    items: int
+    bytes: int
+
+
+class CapacityChanged(NamedTuple):
+    """An event: the gate has begun (or ceased) to refuse items for lack of room."""
+
+    is_full: bool
     items: int
     bytes: int
 
@@ -195,18 +204,24 @@ class Items(Protocol):
         sender: bytes,
         cas: Sequence[int | None] | None = None,
         blocks: Mapping[bytes, bytes] | None = None,
+        leases: Sequence[Lease | None] | None = None,
     ) -> Sequence[PutOutcome]:
-        """Judge and store; one outcome an item, in order. `sender` is the authenticated peer."""
+        """Judge and store; one outcome an item, in order. `sender` is the authenticated peer.
+
+        `leases` holds the lease that came with an item (sync, GetValue): an item whose own `until`
+        is past lives by its lease, and is admitted only together with it.
+        """
         ...
 
     async def renew(self, leases: Sequence[Lease], *, sender: bytes) -> Sequence[PutOutcome]:
         """Judge and apply leases."""
         ...
 
-    def judge(self, item: MutableItem) -> RankedItem:
+    def judge(self, item: MutableItem, lease: Lease | None = None) -> RankedItem:
         """Return the item with class and rank, or raise the `ItemError` that says why not.
 
-        For candidates read from peers: verified before they are compared. Stores nothing.
+        For candidates read from peers: verified before they are compared, together with the lease
+        that came with them. Stores nothing.
         """
         ...
 
@@ -233,4 +248,9 @@ class Items(Protocol):
     @property
     def store_id(self) -> bytes:
         """The store's id, for cursors."""
+        ...
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How many puts and leases ended how, since the start: by outcome's or error's name."""
         ...

@@ -25,6 +25,7 @@ __all__ = [
     "HELLO_MAX",
     "INSTANCE_ID_BYTES",
     "JSON_DEPTH_MAX",
+    "LEASE_LIFETIME_MAX_S",
     "PACKET_PAYLOAD_MAX",
     "PAGE_BYTES_MAX",
     "PAGE_ITEMS_MAX",
@@ -48,6 +49,7 @@ SEQ_MAX: Final = 2**63 - 1
 CLOCK_SKEW_MAX_S: Final = 600
 TOMBSTONE_LIFETIME_S: Final = 7 * 86_400
 DELEGATION_LIFETIME_MAX_S: Final = 30 * 86_400
+LEASE_LIFETIME_MAX_S: Final = 86_400
 BLOCK_MAX: Final = 8_192
 
 # secure channel (docs/protocols/noise.md)
