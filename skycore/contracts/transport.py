@@ -10,7 +10,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from anyio.abc import ByteStream
 
@@ -22,10 +23,34 @@ __all__ = [
     "Addresses",
     "Listener",
     "PacketHandler",
+    "RefusalHandler",
     "Transport",
+    "TransportDown",
     "TransportType",
+    "TransportUp",
     "Transports",
 ]
+
+
+@dataclass(frozen=True)
+class TransportUp:
+    """Event: a transport is live."""
+
+    id: uuid.UUID
+    remote: PubKey
+    type: str
+    dialled: bool
+    label: str
+
+
+@dataclass(frozen=True)
+class TransportDown:
+    """Event: a transport that was live is gone."""
+
+    id: uuid.UUID
+    remote: PubKey
+    type: str
+    reason: str
 
 
 class Listener(Protocol):
@@ -102,6 +127,15 @@ class PacketHandler(Protocol):
 
     def closed(self, transport: Transport) -> None:
         """Learn that a transport is gone."""
+        ...
+
+
+@runtime_checkable
+class RefusalHandler(Protocol):
+    """What a PacketHandler may add: hearing that the peer does not serve its packet type."""
+
+    def refused(self, transport: Transport, reason: str) -> None:
+        """Learn that the peer answered one of our packets with an Error. May not wait."""
         ...
 
 
