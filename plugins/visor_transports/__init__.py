@@ -1,0 +1,1 @@
+"""Transports by hand: list, add, remove."""

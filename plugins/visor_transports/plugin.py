@@ -1,0 +1,38 @@
+"""What this plugin adds to a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = ["skycore_commands", "skycore_rpc_methods", "skycore_settings"]
+
+
+@hookimpl
+def skycore_settings() -> Any:
+    """Limits of what is kept."""
+    from visor_transports.settings import TransportsByHandSettings
+
+    return TransportsByHandSettings
+
+
+@hookimpl
+def skycore_rpc_methods() -> Any:
+    """tp.ls, tp.add and tp.rm."""
+    from visor_transports.service import open_transport_methods
+
+    return [open_transport_methods]
+
+
+@hookimpl
+def skycore_commands() -> Any:
+    """The `skynode tp` commands."""
+    from skycore.contracts.command import Command
+
+    here = "visor_transports.commands"
+    return [
+        Command("tp ls", "List live transports.", f"{here}:ls"),
+        Command("tp add", "Make a transport to a node, and keep it.", f"{here}:add"),
+        Command("tp rm", "Close a transport, and forget it.", f"{here}:rm"),
+    ]

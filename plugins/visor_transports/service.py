@@ -1,0 +1,189 @@
+"""tp.ls, tp.add, tp.rm, and the loop that brings kept transports back.
+
+Why kept: a transport that a person made is meant to be there tomorrow. The list is small state in
+the data folder; losing a link only means that the loop dials again.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+import msgspec
+
+from skycore.contracts.access import Level
+from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
+from skycore.contracts.runtime import Clock, Files, Identity, Lifecycle
+from skycore.contracts.transport import Transport, Transports
+from skycore.errors import RpcError, TransportError
+from skycore.model.addresses import Address, Contact, split_host_port
+from skycore.model.keys import PubKey, parse_public, short
+from skycore.tasks import every
+from visor_transports.settings import TransportsByHandSettings
+
+__all__ = ["open_transport_methods"]
+
+log = logging.getLogger(__name__)
+STATE = "transports.json"
+
+
+class TransportRow(msgspec.Struct, frozen=True):
+    """A live transport, for people."""
+
+    id: str
+    type: str
+    remote: str
+    label: str
+    dialled: bool
+    age_s: float
+    rtt_ms: float | None
+    bytes_sent: int
+    bytes_received: int
+
+
+class LsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to choose."""
+
+
+class AddParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom to link to, and where, if that is not known."""
+
+    remote: str
+    address: str | None = None
+    type: str = "stcpr"
+
+
+class RmParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transport's id, or the key at its other end."""
+
+    transport: str
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """What was closed."""
+
+    closed: list[str]
+    forgotten: bool
+
+
+class _Methods:
+    def __init__(
+        self,
+        settings: TransportsByHandSettings,
+        transports: Transports,
+        identity: Identity,
+        clock: Clock,
+        files: Files,
+    ) -> None:
+        self._settings = settings
+        self._transports = transports
+        self._suite = identity.network.suite
+        self._clock = clock
+        self._files = files
+        self._kept: dict[str, list[Address]] = self._load()
+        self.methods: Sequence[RpcMethod] = (
+            RpcMethod("tp.ls", Level.READ, LsParams, list[TransportRow], self.ls,
+                      "List live transports."),
+            RpcMethod("tp.add", Level.OPERATE, AddParams, TransportRow, self.add,
+                      "Make a transport and keep it over restarts."),
+            RpcMethod("tp.rm", Level.OPERATE, RmParams, Removed, self.rm,
+                      "Close a transport and forget it."),
+        )  # fmt: skip
+
+    def _load(self) -> dict[str, list[Address]]:
+        data = self._files.read(STATE)
+        if data is None:
+            return {}
+        try:
+            return msgspec.json.decode(data, type=dict[str, list[Address]])
+        except msgspec.DecodeError as bad:
+            log.warning("kept transports are unreadable and ignored error=%r", str(bad))
+            return {}
+
+    def _save(self) -> None:
+        self._files.write(STATE, msgspec.json.encode(self._kept))
+
+    def _row(self, transport: Transport) -> TransportRow:
+        return TransportRow(
+            str(transport.id),
+            transport.type,
+            transport.remote.hex(),
+            transport.label,
+            transport.dialled,
+            round(self._clock.now() - transport.opened_at, 1),
+            None if transport.rtt_s is None else round(transport.rtt_s * 1000, 2),
+            transport.bytes_sent,
+            transport.bytes_received,
+        )
+
+    async def ls(self, params: LsParams, context: RpcContext) -> list[TransportRow]:
+        return [self._row(t) for t in self._transports.all()]
+
+    async def add(self, params: AddParams, context: RpcContext) -> TransportRow:
+        remote = parse_public(self._suite, params.remote)
+        addresses: list[Address] = []
+        if params.address is not None:
+            split_host_port(params.address)
+            addresses = [Address(params.type, params.address)]
+            self._transports.addresses.learn(Contact(remote, tuple(addresses)), pinned=True)
+        if params.remote not in self._kept and len(self._kept) >= self._settings.kept_max:
+            raise RpcError(
+                f"{self._settings.kept_max} transports are kept already",
+                hint="remove one with `skynode tp rm`, or raise visor_transports.kept_max",
+            )
+        row = self._row(await self._transports.ensure(remote, "user"))
+        self._kept[params.remote] = addresses or self._kept.get(params.remote, [])
+        self._save()
+        return row
+
+    async def rm(self, params: RmParams, context: RpcContext) -> Removed:
+        wanted = params.transport
+        closed = []
+        remotes = {wanted}
+        for transport in self._transports.all():
+            if wanted in (str(transport.id), transport.remote.hex()):
+                remotes.add(transport.remote.hex())
+                await self._transports.close(uuid.UUID(str(transport.id)), "removed by hand")
+                closed.append(str(transport.id))
+        forgotten = [r for r in remotes if self._kept.pop(r, None) is not None]
+        if not closed and not forgotten:
+            raise RpcError(f"there is no transport {wanted}", hint="`skynode tp ls` lists them")
+        self._save()
+        return Removed(closed, bool(forgotten))
+
+    async def bring_back(self) -> None:
+        """Dial what a person added and is not there now."""
+        for text, addresses in list(self._kept.items()):
+            remote = PubKey(bytes.fromhex(text))
+            if self._transports.find(remote) is not None:
+                continue
+            if addresses:
+                self._transports.addresses.learn(Contact(remote, tuple(addresses)), pinned=True)
+            with suppress(TransportError):
+                await self._transports.ensure(remote, "user")
+                log.info("kept transport is back remote=%s", short(remote))
+
+
+@asynccontextmanager
+async def open_transport_methods(
+    settings: TransportsByHandSettings,
+    transports: Transports,
+    identity: Identity,
+    clock: Clock,
+    files: Files,
+    lifecycle: Lifecycle,
+) -> AsyncIterator[RpcService]:
+    """Offer the methods, and keep what was added by hand alive."""
+    methods = _Methods(settings, transports, identity, clock, files)
+
+    async def keep() -> None:
+        await lifecycle.wait_ready()
+        await every(settings.retry_s, methods.bring_back, name="kept transports")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep)
+        yield methods
+        tasks.cancel_scope.cancel()
