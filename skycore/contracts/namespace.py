@@ -60,7 +60,7 @@ class Namespace:
         """Return the body. Raises `NamespaceError` where value, version or schema do not fit."""
         try:
             version, body = self._decoder.decode(value)  # type: ignore[attr-defined]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as bad:
             raise NamespaceError(
                 f"not a value of namespace {self._name}: {bad}",
                 hint=f"a value is [{self.version}, body]; see `skynode plugins`",
@@ -88,7 +88,7 @@ class Namespace:
         """Return the value for a body given as plain JSON data. Raises `NamespaceError`."""
         try:
             return self.encode(msgspec.convert(body, self._body, strict=False))  # type: ignore[attr-defined]
-        except (msgspec.ValidationError, RecursionError) as bad:
+        except (msgspec.ValidationError, UnicodeError, RecursionError) as bad:
             raise NamespaceError(f"does not fit namespace {self._name}: {bad}") from bad
 
     def to_json(self, value: bytes) -> Any:
