@@ -33,7 +33,9 @@ __all__ = [
     "RPC_FRAME_MAX",
     "SALT_MAX",
     "SEQ_MAX",
+    "STREAM_BACKLOG_MAX",
     "STREAM_CHUNK_MAX",
+    "STREAM_ID_MAX",
     "STREAM_WINDOW",
     "SUBJECT_MAX",
     "TOMBSTONE_LIFETIME_S",
@@ -67,6 +69,8 @@ PACKET_PAYLOAD_MAX: Final = 65_535
 TRANSPORT_QUEUE_MAX: Final = 4 * 1024 * 1024
 STREAM_CHUNK_MAX: Final = 16_384
 STREAM_WINDOW: Final = 262_144
+STREAM_BACKLOG_MAX: Final = 256
+STREAM_ID_MAX: Final = 2**32 - 1
 
 # DHT RPC (docs/protocols/dht.md)
 DHT_FRAME_MAX: Final = 4 * 1024 * 1024
