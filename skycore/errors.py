@@ -14,6 +14,7 @@ __all__ = [
     "CasMismatchError",
     "ConfigError",
     "CursorInvalidError",
+    "DecodeError",
     "DependencyCycleError",
     "DialError",
     "ExpiredError",
@@ -41,6 +42,7 @@ __all__ = [
     "QuotaError",
     "RecordingError",
     "RemoteProtocolError",
+    "ReplyError",
     "RpcError",
     "SaltTooBigError",
     "SelfConnectError",
@@ -49,6 +51,7 @@ __all__ = [
     "SkycoreError",
     "StoreError",
     "StreamError",
+    "TooManyRequestsError",
     "TransportClosedError",
     "TransportError",
     "ValueTooBigError",
@@ -131,6 +134,22 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The other side broke the protocol."""
+
+
+class ReplyError(RemoteProtocolError):
+    """The other side answered with an error; `code` is the number it gave."""
+
+    def __init__(self, message: str = "", *, code: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class DecodeError(RemoteProtocolError):
+    """These bytes are not what they must encode. `reason` is one of a few fixed words."""
+
+    def __init__(self, message: str = "", *, reason: str = "malformed", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class InvalidKeyError(RemoteProtocolError):
@@ -284,6 +303,12 @@ class AccessDeniedError(SkycoreError):
     """The caller is not authorised for this."""
 
     code = -32001
+
+
+class TooManyRequestsError(SkycoreError):
+    """The caller has more calls open than one may have."""
+
+    code = -32002
 
 
 class RpcError(SkycoreError):
