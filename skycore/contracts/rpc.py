@@ -73,3 +73,12 @@ class Rpc(Protocol):
         `SkycoreError` the method itself raises.
         """
         ...
+
+    async def call_json(
+        self, caller: Caller, name: str, params: bytes, progress: Progress | None = None
+    ) -> bytes:
+        """Do the same with JSON text both ways: what servers use, without values in between.
+
+        `params` is strict JSON already (skycore.jsonrpc): one document, no key twice.
+        """
+        ...
