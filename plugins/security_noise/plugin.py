@@ -1,0 +1,31 @@
+"""What this plugin adds to a node: the secure channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore.contracts.security import Security
+    from skycore.contracts.settings import PluginSettings
+    from skycore.hookspecs import Factory
+
+__all__ = ["skycore_security", "skycore_settings"]
+
+
+@hookimpl
+def skycore_settings() -> type[PluginSettings]:
+    """Return the section's model."""
+    from security_noise.settings import NoiseSettings
+
+    return NoiseSettings
+
+
+@hookimpl
+def skycore_security() -> Iterable[Factory[Security]]:
+    """Return the Noise XK channel."""
+    from security_noise.service import open_noise
+
+    return [open_noise]
