@@ -1,7 +1,7 @@
 """Logs: one event a line, `key=value` at its end, for people or (JSON) for machines.
 
-Why a filter for control characters: what peers send ends up in messages, and a newline in a log
-line is a forged log line.
+Why a filter for control characters: what peers send ends up in messages and in tracebacks, and a
+newline in a log line is a forged log line. Only an event's first line starts at the margin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ LogFormat = Literal["text", "json"]
 node_name: ContextVar[str] = ContextVar("node_name", default="")
 """First eight hex digits of the node whose task this is: a world of a hundred logs legibly."""
 
-_CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), 127)}
+_CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
+_CONTROL |= {i: f"\\u{i:04x}" for i in (0x2028, 0x2029, *range(0x202A, 0x202F))}
 
 
 def printable(text: str) -> str:
@@ -36,7 +37,8 @@ class _TextFormatter(logging.Formatter):
         when = self.formatTime(record, "%H:%M:%S")
         line = printable(record.getMessage())
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            trace = self.formatException(record.exc_info).splitlines()
+            line += "".join(f"\n    {part.translate(_CONTROL)}" for part in trace)
         who = f"{node_name.get()} ".lstrip()
         return f"{when} {record.levelname:<7} {who}{_channel(record.name)}: {line}"
 

@@ -203,7 +203,7 @@ async def running(
             part = await stack.enter_async_context(_named_part(provider, arguments))
             here = up.setdefault(provider.contract, [])
             here.append(part)
-            stack.callback(here.remove, part)  # a part that stops leaves Live
+            stack.callback(here.pop)  # a part that stops leaves Live; last in, first out
         yield up
 
 
@@ -223,13 +223,22 @@ def _argument(need: Need, up: list[Any], given: Mapping[type, Any]) -> Any:
 
 @asynccontextmanager
 async def _named_part(provider: Provider, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+    passing: BaseException | None = None
     try:
         async with provider.factory(**arguments) as part:
-            yield part
-    except BaseException as error:
-        note = f"in plugin {provider.plugin}"
-        if isinstance(error, Exception) and not any(
-            n.startswith("in plugin") for n in getattr(error, "__notes__", ())
-        ):
-            error.add_note(note)
+            try:
+                yield part
+            except BaseException as error:
+                passing = error
+                raise
+    except Exception as error:
+        if not _holds(error, passing):  # else it came from elsewhere and only passes through
+            error.add_note(f"in plugin {provider.plugin}")
         raise
+
+
+def _holds(error: BaseException, other: BaseException | None) -> bool:
+    """Tell whether an error is another one, or a group around it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error is other or any(_holds(e, other) for e in error.exceptions)
+    return error is other
