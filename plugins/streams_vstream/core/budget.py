@@ -1,0 +1,32 @@
+"""How much of a nuisance a peer may be: a burst, and a rate at which it is forgiven.
+
+Why a rate and not a count: a link lives for weeks, and an honest peer cancels calls, pings and
+refuses now and then. A count would close such a link one day; a rate closes only a flood.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Allowance"]
+
+
+class Allowance:
+    """A token bucket: `burst` at once, `per_s` again each second. Looks at the time when empty."""
+
+    __slots__ = ("_burst", "_left", "_per_s", "_since")
+
+    def __init__(self, burst: int, per_s: float) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._left = float(burst)
+        self._since = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Use one up at `now` (monotonic seconds); False where there is none left."""
+        if self._left < 1:
+            gained = max(0.0, now - self._since) * self._per_s
+            self._left = min(float(self._burst), self._left + gained)
+            self._since = now
+            if self._left < 1:
+                return False
+        self._left -= 1
+        return True

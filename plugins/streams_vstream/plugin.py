@@ -1,0 +1,23 @@
+"""Streams over transports: one yamux session per packet type, flow-controlled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+
+@hookimpl
+def skycore_settings() -> Any:
+    """Bounds per peer."""
+    from streams_vstream.settings import VStreamSettings
+
+    return VStreamSettings
+
+
+@hookimpl
+def skycore_streams() -> Any:
+    """The carrier named `transport`."""
+    from streams_vstream.service import open_vstream
+
+    return [open_vstream]
