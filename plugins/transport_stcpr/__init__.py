@@ -1,1 +1,1 @@
-"""Direct TCP links."""
+"""STCPR: transports over plain TCP."""

@@ -1,0 +1,149 @@
+"""Dials: one at a time to a key, and patience that grows with failure and ends with good news.
+
+Why not a fixed negative cache: one that lasted ten minutes turned a peer that started 0.3 s late
+into ten minutes of silence for the whole network (C40, O05), and one that a caller's cancellation
+could fill punished healthy peers (O06). Here the work runs in a task of its own, so no caller's
+cancellation reaches it; the wait starts at half a second; any success, any contact from the peer
+and any new address ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from skycore.contracts.runtime import Clock
+from skycore.errors import DialError, SkycoreError
+from skycore.model.keys import PubKey, short
+from skycore.tasks import backoff_s
+
+__all__ = ["Dials"]
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_MAX = 4_096
+"""Keys whose failures are remembered; the one that failed longest ago makes room."""
+
+
+class _Dial:
+    """One dial under way, and everybody who waits for it."""
+
+    __slots__ = ("done", "error", "label")
+
+    def __init__(self, label: str) -> None:
+        self.done = anyio.Event()
+        self.error: SkycoreError | None = None
+        self.label = label
+
+
+class _Failure:
+    """What is remembered of a key that could not be reached."""
+
+    __slots__ = ("attempts", "text", "until")
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.text = ""
+        self.until = 0.0
+
+
+class Dials:
+    """Share dials between callers. `work` makes the transport, or raises a SkycoreError."""
+
+    def __init__(
+        self,
+        work: Callable[[PubKey, str], Awaitable[None]],
+        tasks: TaskGroup,
+        clock: Clock,
+        dice: random.Random,
+        *,
+        at_once_max: int,
+        limit_s: float,
+        first_s: float,
+        longest_s: float,
+    ) -> None:
+        self._work = work
+        self._tasks = tasks
+        self._clock = clock
+        self._dice = dice
+        self._turns = anyio.CapacityLimiter(at_once_max)
+        self._limit_s = limit_s
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._flying: dict[bytes, _Dial] = {}
+        self._failures: dict[bytes, _Failure] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """How many keys are being dialled."""
+        return len(self._flying)
+
+    def clear(self, public: bytes) -> None:
+        """Forget failures: there is good news of this key."""
+        self._failures.pop(public, None)
+
+    async def join(self, remote: PubKey, label: str, stronger: Callable[[str, str], str]) -> None:
+        """Dial, or wait for the dial under way. Raises `DialError`.
+
+        A person who asks ("user") is never told to wait for a back-off.
+        """
+        dial = self._flying.get(remote)
+        if dial is None:
+            if label != "user":
+                self._check_patience(remote)
+            dial = self._flying[remote] = _Dial(label)
+            self._tasks.start_soon(self._run, remote, dial)
+        else:
+            dial.label = stronger(dial.label, label)
+        await dial.done.wait()
+        if dial.error is not None:  # each caller raises one of its own: tracebacks grow
+            raise DialError(str(dial.error), hint=dial.error.hint) from dial.error
+
+    def _check_patience(self, remote: PubKey) -> None:
+        failure = self._failures.get(remote)
+        if failure is None:
+            return
+        wait = failure.until - self._clock.now()
+        if wait > 0:
+            raise DialError(
+                f"{failure.text} (tried {failure.attempts} times; again in {wait:.1f} s)",
+                hint="it is tried at once when the peer contacts us or its address changes",
+            )
+
+    async def _run(self, remote: PubKey, dial: _Dial) -> None:
+        dial.error = DialError("this node stops")  # what waiters hear if we are cancelled
+        try:
+            async with self._turns:
+                with anyio.move_on_after(self._limit_s) as limit:
+                    await self._work(remote, dial.label)
+                    dial.error = None
+            if limit.cancelled_caught:
+                dial.error = DialError(
+                    f"cannot reach {short(remote)}: no connection within {self._limit_s:g} s"
+                )
+        except SkycoreError as bad:
+            dial.error = bad
+        except Exception as bad:
+            log.exception("dial failed pk=%s", short(remote))
+            dial.error = DialError(f"cannot reach {short(remote)}: {type(bad).__name__}")
+        finally:
+            del self._flying[remote]
+            dial.done.set()
+        self._note(remote, dial.error)
+
+    def _note(self, remote: PubKey, error: SkycoreError | None) -> None:
+        if error is None:
+            self.clear(remote)
+            return
+        failure = self._failures.pop(remote, None) or _Failure()
+        failure.attempts += 1
+        failure.text = str(error)
+        wait = backoff_s(failure.attempts, self._first_s, self._longest_s, self._dice)
+        failure.until = self._clock.now() + wait
+        self._failures[remote] = failure
+        if len(self._failures) > REMEMBERED_MAX:
+            del self._failures[next(iter(self._failures))]

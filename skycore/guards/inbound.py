@@ -1,0 +1,111 @@
+"""Connections that others make to us: accept, shake hands, hand over what is proven.
+
+Why a task per connection and places for handshakes: accepting and shaking hands one after the
+other let one silent peer stall every other for twenty seconds (docs/protocols/packet.md). Nothing
+is kept of a connection before Security has proven who is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+
+from skycore.contracts.runtime import Lifecycle
+from skycore.contracts.security import SecureChannel, Security
+from skycore.contracts.transport import Listener, TransportType
+from skycore.errors import RemoteProtocolError, TransportError
+from skycore.guards.handshakes import Handshakes
+from skycore.model.addresses import Address
+from skycore.model.keys import short
+
+__all__ = ["Inbound", "close_stream", "host_of"]
+
+log = logging.getLogger(__name__)
+
+ACCEPT_RETRY_S = 1.0
+CLOSE_S = 1.0
+
+Welcome = Callable[[SecureChannel, str], None]
+"""Takes a proven channel and the host it came from, at once. Raises `TransportError`."""
+
+
+class Inbound:
+    """The accepting side of one transport type."""
+
+    def __init__(
+        self,
+        kind: TransportType,
+        listener: Listener,
+        security: Security,
+        places: Handshakes,
+        *,
+        listening: Callable[[], Sequence[Address]],
+        welcome: Welcome,
+        counters: Counter[str],
+    ) -> None:
+        self.places = places
+        self._kind = kind.name
+        self._listener = listener
+        self._security = security
+        self._listening = listening
+        self._welcome = welcome
+        self._counters = counters
+
+    async def run(self, lifecycle: Lifecycle, tasks: TaskGroup) -> None:
+        """Accept for ever, once the node is ready to serve strangers."""
+        await lifecycle.wait_ready()
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except Exception as bad:  # noqa: BLE001 - no trouble of one connection ends this loop
+                log.warning("accept failed type=%s error=%r", self._kind, str(bad))
+                await anyio.sleep(ACCEPT_RETRY_S)
+                continue
+            self._counters["accepted"] += 1
+            tasks.start_soon(self._take, stream)
+
+    async def _take(self, stream: ByteStream) -> None:
+        host = host_of(stream)
+        channel = await self._shake_hands(stream, host)
+        if channel is None:
+            return
+        try:
+            self._welcome(channel, host)
+        except TransportError as bad:
+            self._counters["refused"] += 1
+            log.info("transport refused pk=%s reason=%r", short(channel.remote), str(bad))
+            await close_stream(channel)
+
+    async def _shake_hands(self, stream: ByteStream, host: str) -> SecureChannel | None:
+        channel = None
+        try:
+            channel = await self.places.run(
+                host, lambda: self._security.inbound(stream, self._listening())
+            )
+        except (TransportError, RemoteProtocolError) as bad:
+            log.debug("handshake failed type=%s host=%s error=%r", self._kind, host, str(bad))
+        except Exception:
+            log.exception("handshake failed type=%s host=%s", self._kind, host)
+        finally:
+            if channel is None:
+                self._counters["handshakes_failed"] += 1
+                await close_stream(stream)
+        return channel
+
+
+def host_of(stream: ByteStream) -> str:
+    """Return where a connection comes from; empty where that has no name."""
+    try:
+        return str(stream.extra(SocketAttribute.remote_address, ("", 0))[0])
+    except OSError:  # it is gone already
+        return ""
+
+
+async def close_stream(stream: ByteStream | SecureChannel) -> None:
+    """Close whatever the state of the task that does it, and however the stream feels about it."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
+        await stream.aclose()

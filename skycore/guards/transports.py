@@ -1,0 +1,386 @@
+"""The transport manager: dials, secures, keeps one live link per peer and type, dispatches.
+
+Why in the kernel: a transport type moves bytes and Security proves who is there; this is where the
+two meet, so no type can forget the handshake and no payload can name its sender. The tables are
+plain dicts changed between two awaits; there is no lock, so there is no lock order
+(docs/protocols/packet.md has the rules, wire section 3).
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
+from skycore.contracts.security import SecureChannel, Security
+from skycore.contracts.settings import PluginSettings
+from skycore.contracts.transport import (
+    Addresses,
+    Listener,
+    PacketHandler,
+    Transport,
+    TransportDown,
+    Transports,
+    TransportType,
+    TransportUp,
+)
+from skycore.errors import (
+    DialError,
+    PluginConflictError,
+    TransportError,
+)
+from skycore.events import Events
+from skycore.guards.addresses import AddressBook, as_seen
+from skycore.guards.dials import Dials
+from skycore.guards.handshakes import Handshakes
+from skycore.guards.inbound import Inbound, close_stream, host_of
+from skycore.guards.links import LABELS, PING_TICKS, Link
+from skycore.guards.linktable import LinkTable
+from skycore.model.addresses import Address, Contact
+from skycore.model.keys import PubKey, short
+from skycore.model.limits import HELLO_ADDRESSES_MAX
+from skycore.model.packets import transport_id
+from skycore.tasks import every
+
+__all__ = ["TransportManager", "TransportsSettings", "open_transports"]
+
+log = logging.getLogger(__name__)
+
+STOP_S = 1.0
+OWN_PACKET_TYPES = frozenset((6, 8, 9))
+"""Error, ping and pong belong to the link."""
+
+
+class TransportsSettings(PluginSettings):
+    """Settings of the transport manager."""
+
+    transports_max: int = 8_192
+    """Live transports at most; when full, the one idle longest of the ephemeral ones makes room."""
+    handshakes_max: int = 64
+    """Handshakes in flight per listener."""
+    handshakes_per_host_max: int = 8
+    """Handshakes in flight per listener from one source host."""
+    dials_max: int = 64
+    """Dials in flight."""
+    dial_limit_s: float = 10.0
+    """Longest that making one transport may take, over all types and addresses."""
+    dial_backoff_first_s: float = 0.5
+    """Wait after a first failed dial; doubles with each further one."""
+    dial_backoff_longest_s: float = 20.0
+    """Longest wait between dials: how late the return of a peer may be noticed."""
+    ping_interval_s: float = 10.0
+    """How often a link is pinged; a dead one is noticed within two of these."""
+    ephemeral_idle_s: float = 60.0
+    """After how much silence a transport that was opened for a lookup is closed."""
+    addresses_max: int = 16_384
+    """Keys in the address book."""
+
+
+def _stronger(one: str, other: str) -> str:
+    return max(one, other, key=LABELS.index)
+
+
+class TransportManager:
+    """All links of this node. `contracts.transport.Transports`."""
+
+    def __init__(
+        self,
+        settings: TransportsSettings,
+        types: Sequence[TransportType],
+        security: Security,
+        identity: Identity,
+        clock: Clock,
+        entropy: Entropy,
+        events: Events,
+        tasks: TaskGroup,
+    ) -> None:
+        self.clock = clock
+        self.handlers: dict[int, PacketHandler] = {}
+        self.inbounds: dict[str, Inbound] = {}
+        self.counters: Counter[str] = Counter()
+        """What happened since the start: accepted, handshakes failed, dials failed and so on."""
+        self._settings = settings
+        self._types = {one.name: one for one in types}
+        self._security = security
+        self._own = identity.public
+        self._events = events
+        self._tasks = tasks
+        self._dice = entropy.random()
+        self._listening: list[Address] = []
+        self._callbacks: list[Callable[[Transport, bool], None]] = []
+        self._table = LinkTable(
+            identity.public,
+            self._types,
+            clock,
+            live_max=settings.transports_max,
+            ephemeral_idle_s=settings.ephemeral_idle_s,
+            on_up=self._up,
+        )
+        self._dials = Dials(
+            self._dial,
+            tasks,
+            clock,
+            self._dice,
+            at_once_max=settings.dials_max,
+            limit_s=settings.dial_limit_s,
+            first_s=settings.dial_backoff_first_s,
+            longest_s=settings.dial_backoff_longest_s,
+        )
+        self._book = AddressBook(keys_max=settings.addresses_max, on_new=self._dials.clear)
+        self.addresses: Addresses = self._book
+
+    # --- the contract ----------------------------------------------------------------------------
+
+    def all(self) -> Sequence[Transport]:
+        """Return the live transports."""
+        return self._table.live()
+
+    def find(self, remote: bytes) -> Transport | None:
+        """Return the best live transport to a key."""
+        return self._table.find(remote)
+
+    def listening(self) -> Sequence[Address]:
+        """Return where this node takes connections."""
+        return tuple(self._listening)
+
+    async def ensure(self, remote: PubKey, label: str = "ephemeral") -> Transport:
+        """Return the live transport to a key, or make one; parallel calls share one dial."""
+        if label not in LABELS:
+            raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
+        if remote == self._own:
+            raise DialError("this key is our own", hint="ask this node directly")
+        link = self._table.find(remote)
+        if link is None:
+            if not self._candidates(remote):
+                raise DialError(
+                    f"no address is known for {short(remote)}",
+                    hint=f"skynode tp add {remote.hex()} --address host:port",
+                )
+            await self._dials.join(remote, label, _stronger)
+            link = self._table.find(remote)
+            if link is None:
+                raise DialError(f"the transport to {short(remote)} was lost at once")
+        link.strengthen(label)
+        return link
+
+    async def close(self, transport_id: uuid.UUID, reason: str) -> bool:
+        """Close a transport; False where there is none with this id."""
+        found = False
+        while (link := self._table.get(transport_id)) is not None:  # one that drains may follow
+            found = True
+            await link.aclose(reason)
+        return found
+
+    @contextmanager
+    def claim(self, packet_type: int, handler: PacketHandler) -> Iterator[None]:
+        """Receive a packet type while the context lasts. Raises `PluginConflictError` if taken."""
+        if packet_type in self.handlers or packet_type in OWN_PACKET_TYPES:
+            raise PluginConflictError(f"packet type {packet_type} is taken")
+        self.handlers[packet_type] = handler
+        try:
+            yield
+        finally:
+            del self.handlers[packet_type]
+
+    @contextmanager
+    def _on_change(self, callback: Callable[[Transport, bool], None]) -> Iterator[None]:
+        self._callbacks.append(callback)
+        try:
+            yield
+        finally:
+            self._callbacks.remove(callback)
+
+    def on_change(
+        self, callback: Callable[[Transport, bool], None]
+    ) -> AbstractContextManager[None]:
+        """Be told of each transport that comes up (True) or is gone (False)."""
+        return self._on_change(callback)
+
+    # --- what links tell -------------------------------------------------------------------------
+
+    def link_closed(self, link: Link) -> None:
+        """Take a link out of the tables, the moment it begins to close."""
+        self._table.closed(link)
+
+    def link_ended(self, link: Link) -> None:
+        """Tell everybody that a link is gone; called from its own task."""
+        self._table.ended(link)
+        for handler in tuple(self.handlers.values()):
+            try:
+                handler.closed(link)
+            except Exception:
+                log.exception("closed() failed handler=%s", type(handler).__qualname__)
+        if link.announced:
+            link.announced = False
+            log.info(
+                "transport down pk=%s type=%s reason=%r", short(link.remote), link.type, link.closed
+            )
+            self._events.publish(TransportDown(link.id, link.remote, link.type, link.closed))
+            self._changed(link, up=False)
+
+    def _up(self, link: Link) -> None:
+        if link.announced:  # it drained, and has its place again
+            return
+        link.announced = True
+        log.info(
+            "transport up pk=%s type=%s dialled=%s label=%s",
+            *(short(link.remote), link.type, link.dialled, link.label),
+        )
+        self._dials.clear(link.remote)
+        self._events.publish(TransportUp(link.id, link.remote, link.type, link.dialled, link.label))
+        self._changed(link, up=True)
+
+    def _changed(self, link: Link, *, up: bool) -> None:
+        for callback in tuple(self._callbacks):
+            try:
+                callback(link, up)
+            except Exception:
+                log.exception("on_change callback failed")
+
+    # --- dialling --------------------------------------------------------------------------------
+
+    def _candidates(self, remote: bytes) -> list[tuple[TransportType, Address]]:
+        """Return what can be tried, type by type, the best address of each first."""
+        known = self.addresses.find(remote)
+        return [(t, a) for name, t in self._types.items() for a in known if a.kind == name]
+
+    async def _dial(self, remote: PubKey, label: str) -> None:
+        """Try every address until one leads to exactly this key. Raises `DialError`."""
+        failures = []
+        for kind, address in self._candidates(remote):
+            try:
+                channel = await self._secure_outbound(kind, remote, address)
+            except TransportError as bad:
+                self._book.failed(remote, address)
+                failures.append(f"{kind.name} {address.endpoint}: {bad}")
+                continue
+            self._book.worked(remote, address)
+            try:
+                self._admit(kind.name, True, label, channel)
+            except TransportError:
+                await close_stream(channel)
+                raise
+            return
+        self.counters["dials_failed"] += 1
+        raise DialError(f"cannot reach {short(remote)}: " + ("; ".join(failures) or "no address"))
+
+    async def _secure_outbound(
+        self, kind: TransportType, remote: PubKey, address: Address
+    ) -> SecureChannel:
+        stream = await kind.dial(remote, (address,))
+        host = host_of(stream)
+        try:
+            channel = await self._security.outbound(stream, remote, self.listening())
+        except BaseException:
+            await close_stream(stream)
+            raise
+        self._learn(channel, host)
+        return channel
+
+    # --- both ways -------------------------------------------------------------------------------
+
+    def _learn(self, channel: SecureChannel, host: str) -> None:
+        listening = as_seen(channel.hello.listening[:HELLO_ADDRESSES_MAX], host)
+        self.addresses.learn(Contact(channel.remote, listening))
+
+    def _admit(self, kind: str, dialled: bool, label: str, channel: SecureChannel) -> None:
+        """Make the link and give it its place and its task. Nothing here waits.
+
+        Raises `TransportError` where there is no place.
+        """
+        if channel.remote == self._own:
+            raise TransportError("this is our own key at the other end")
+        interval = self._settings.ping_interval_s
+        link = Link(
+            self,
+            channel,
+            link_id=transport_id(self._own, channel.remote, kind),
+            transport_type=kind,
+            dialled=dialled,
+            label=label,
+            first_ping_s=self._dice.uniform(0.0, interval),
+            ping_interval_s=interval,
+        )
+        self._table.admit(link)
+        self._tasks.start_soon(link.run)
+
+    # --- start and stop --------------------------------------------------------------------------
+
+    async def look_after(self) -> None:
+        """Do the periodic work of all links: one task, PING_TICKS times per ping interval."""
+        self._table.look_after()
+
+    def inbound(self, kind: TransportType, listener: Listener) -> Inbound:
+        """Return the accepting side of a type, its addresses noted."""
+        room = HELLO_ADDRESSES_MAX - len(self._listening)
+        self._listening += listener.addresses[:room]
+
+        def welcome(channel: SecureChannel, host: str) -> None:
+            self._learn(channel, host)
+            self._admit(kind.name, False, LABELS[0], channel)
+
+        side = self.inbounds[kind.name] = Inbound(
+            kind,
+            listener,
+            self._security,
+            Handshakes(
+                self.clock,
+                places=self._settings.handshakes_max,
+                places_per_host=self._settings.handshakes_per_host_max,
+            ),
+            listening=self.listening,
+            welcome=welcome,
+            counters=self.counters,
+        )
+        return side
+
+    async def stop(self) -> None:
+        """Close every link, all at once, with a moment for goodbyes."""
+        async with anyio.create_task_group() as closing:
+            for link in self._table.open():
+                closing.start_soon(link.aclose, "the node stops")
+
+
+@asynccontextmanager
+async def open_transports(
+    settings: TransportsSettings,
+    types: tuple[TransportType, ...],
+    security: Security,
+    identity: Identity,
+    clock: Clock,
+    entropy: Entropy,
+    lifecycle: Lifecycle,
+    events: Events,
+) -> AsyncIterator[Transports]:
+    """Run the transport manager: listeners are bound now, strangers accepted once we are ready."""
+    names = [one.name for one in types]
+    for name in names:
+        if names.count(name) > 1:
+            raise PluginConflictError(f"two transport types are called {name!r}")
+    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        manager = TransportManager(
+            settings, types, security, identity, clock, entropy, events, tasks
+        )
+        for kind in types:
+            listener = await stack.enter_async_context(kind.listen())
+            tasks.start_soon(manager.inbound(kind, listener).run, lifecycle, tasks)
+        tick_s = settings.ping_interval_s / PING_TICKS
+        tasks.start_soon(partial(every, tick_s, manager.look_after, name="links", at_once=False))
+        try:
+            yield manager
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(STOP_S):
+                await manager.stop()
+            tasks.cancel_scope.cancel()
