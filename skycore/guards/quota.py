@@ -1,0 +1,182 @@
+"""Quotas: what this node has room for, and how much it takes from whom, on every path alike (C7).
+
+Why nothing is ever displaced: a newcomer that pushes out what is here is how a hostile pusher
+empties a store. At capacity the newcomer is refused, loudly, until lives end or the operator gives
+more room. Our own records have no quota, so they always fit; updates of a slot need room only for
+the bytes they add.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.settings import PluginSettings
+from skycore.contracts.store import CapacityChanged, Usage
+from skycore.errors import QuotaError
+from skycore.events import Events
+from skycore.model.items import ItemClass, RankedItem, StoredItem
+from skycore.model.keys import PubKey
+
+__all__ = ["GateSettings", "Quotas"]
+
+log = logging.getLogger(__name__)
+SENDERS_REMEMBERED_MAX = 4_096
+_ROOM_AGAIN = 0.95
+
+
+class GateSettings(PluginSettings):
+    """What this node keeps for others. Its own records are exempt."""
+
+    items_max: int = 100_000
+    """Items held, of all signers and salts together."""
+    value_bytes_max: int = 128 * 1024 * 1024
+    """Bytes of values held, all together."""
+    signer_items_max: int = 1_000
+    """Items of one signer, as owner or as a subject's delegate."""
+    signer_bytes_max: int = 16 * 1024 * 1024
+    """Bytes of values of one signer, as owner or as a subject's delegate."""
+    mirror_items_max: int = 100_000
+    """Items of one mirror that the network's authority has delegated to."""
+    unknown_items_max: int = 10_000
+    """Items under salts that no active plugin has declared, all together."""
+    sender_bytes_per_minute: int = 256 * 1024 * 1024
+    """What one peer may hand in, refused items included; values, and 300 bytes an item."""
+    sweep_interval_s: float = 60.0
+    """Pause between two sweeps of expired items."""
+
+
+class Quotas:
+    """Count what is held and what is on its way in, and say no in time.
+
+    Counts are estimates between two `refresh`es; every admission is reserved before it is stored,
+    so admissions that run at the same time cannot share one place.
+    """
+
+    def __init__(
+        self, settings: GateSettings, own: PubKey, namespaces: Namespaces, events: Events
+    ) -> None:
+        self._settings = settings
+        self._own = own
+        self._namespaces = namespaces
+        self._events = events
+        self._items = self._bytes = self._unknown = 0
+        self._on_way: dict[bytes, list[int]] = {}
+        self._senders: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+        self._is_full = False
+
+    def refresh(self, usage: Mapping[bytes, Usage]) -> None:
+        """Take the store's own count as the truth."""
+        self._items = sum(used.items for used in usage.values())
+        self._bytes = sum(used.bytes for used in usage.values())
+        self._unknown = sum(
+            used.items for salt, used in usage.items() if self._namespaces.find(salt) is None
+        )
+        limits = self._settings
+        if (
+            self._items <= limits.items_max * _ROOM_AGAIN
+            and self._bytes <= limits.value_bytes_max * _ROOM_AGAIN
+        ):
+            self._say(is_full=False)
+
+    def has_room(self, wanted: Iterable[tuple[RankedItem, StoredItem | None]]) -> bool:
+        """Tell whether all of these fit the node's totals by the estimate."""
+        items, size, unknown = self._items, self._bytes, self._unknown
+        for ranked, old in wanted:
+            more, bigger = _added(ranked, old)
+            items += more
+            size += bigger
+            unknown += more * self._is_unknown(ranked)
+        limits = self._settings
+        return (
+            items <= limits.items_max
+            and size <= limits.value_bytes_max
+            and unknown <= limits.unknown_items_max
+        )
+
+    def take(self, sender: bytes, size: int, now: float) -> bool:
+        """Charge a sender; False where its minute is used up. A bucket that refills evenly."""
+        if sender == self._own:
+            return True
+        full = float(self._settings.sender_bytes_per_minute)
+        left, then = self._senders.pop(sender, (full, now))
+        left = min(full, left + (now - then) * full / 60.0)
+        allowed = left >= size
+        self._senders[sender] = (left - size if allowed else left, now)
+        if len(self._senders) > SENDERS_REMEMBERED_MAX:
+            self._senders.popitem(last=False)
+        return allowed
+
+    def is_counted(self, ranked: RankedItem) -> bool:
+        """Tell whether the signer's own usage matters: not for us."""
+        return ranked.item.signer != self._own
+
+    def reserve(self, ranked: RankedItem, old: StoredItem | None, used: Usage) -> None:
+        """Take a place before storing. Raises `QuotaError`; `used` is the signer's usage."""
+        items, size = _added(ranked, old)
+        if self.is_counted(ranked) and (items or size > 0):
+            self._check_signer(ranked, items, size, used)
+            self._check_total(ranked, items, size)
+        self._items += items
+        self._bytes += size
+        self._unknown += items * self._is_unknown(ranked)
+        on_way = self._on_way.setdefault(ranked.item.signer, [0, 0])
+        on_way[0] += items
+        on_way[1] += size
+
+    def settle(self, ranked: RankedItem, old: StoredItem | None, *, is_stored: bool) -> None:
+        """End a reservation: the store counts the item now, or it was not stored."""
+        items, size = _added(ranked, old)
+        on_way = self._on_way[ranked.item.signer]
+        on_way[0] -= items
+        on_way[1] -= size
+        if on_way == [0, 0]:
+            del self._on_way[ranked.item.signer]
+        if not is_stored:
+            self._items -= items
+            self._bytes -= size
+            self._unknown -= items * self._is_unknown(ranked)
+
+    def _is_unknown(self, ranked: RankedItem) -> bool:
+        return self._namespaces.find(ranked.item.salt) is None
+
+    def _check_signer(self, ranked: RankedItem, items: int, size: int, used: Usage) -> None:
+        limits = self._settings
+        on_way = self._on_way.get(ranked.item.signer, (0, 0))
+        is_mirror = ranked.item_class == ItemClass.MIRROR
+        items_max = limits.mirror_items_max if is_mirror else limits.signer_items_max
+        if items and used.items + on_way[0] + items > items_max:
+            raise QuotaError(f"this node keeps {items_max} items of one signer")
+        if not is_mirror and used.bytes + on_way[1] + size > limits.signer_bytes_max:
+            raise QuotaError(f"this node keeps {limits.signer_bytes_max} bytes of one signer")
+
+    def _check_total(self, ranked: RankedItem, items: int, size: int) -> None:
+        limits = self._settings
+        if items and self._is_unknown(ranked) and self._unknown >= limits.unknown_items_max:
+            raise QuotaError(
+                f"this node keeps {limits.unknown_items_max} items of undeclared salts"
+            )
+        if (items and self._items >= limits.items_max) or (
+            size > 0 and self._bytes + size > limits.value_bytes_max
+        ):
+            self._say(is_full=True)
+            raise QuotaError("this node is full", hint="raise [gate] items_max or value_bytes_max")
+
+    def _say(self, *, is_full: bool) -> None:
+        if is_full == self._is_full:
+            return
+        self._is_full = is_full
+        if is_full:
+            log.warning("full, refusing new items items=%d bytes=%d", self._items, self._bytes)
+        else:
+            log.info("room for new items again items=%d bytes=%d", self._items, self._bytes)
+        self._events.publish(CapacityChanged(is_full, self._items, self._bytes))
+
+
+def _added(ranked: RankedItem, old: StoredItem | None) -> tuple[int, int]:
+    """Return how many items and bytes more are held once this one has replaced `old`."""
+    if old is None:
+        return 1, len(ranked.item.v)
+    return 0, len(ranked.item.v) - len(old.item.v)
