@@ -239,7 +239,7 @@ class SimNetwork:
         Views of the host that were given out before are dead; ask `host` for a new one.
         """
         self._note("kill", address)
-        machine = self._machines[address]
+        machine = self._machines.setdefault(address, _Machine(address))
         machine.generation += 1
         for listener in list(machine.listeners.values()):
             listener.close()
