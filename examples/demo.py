@@ -8,130 +8,59 @@ code is 0 only if all of it held.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-SKYNODE = [sys.executable, "-m", "skycore"]
+from skycore.testing.recording import generate_recording
+
+from skycore.testing.processes import NodeProcess, NodeProcessError, node_processes
+
 RECORDING = Path(__file__).parents[2] / "shared" / "data" / "skywire-2025-10-28.json.gz"
 SALTS = ("svc", "dmsg", "tp")
-START_MAX_S = 30.0
 
 
 class DemoError(Exception):
     """Something did not hold."""
 
 
-@dataclass
-class DemoNode:
-    """A process, and the way to talk to it."""
-
-    name: str
-    data: Path
-    process: subprocess.Popen[bytes] | None = None
-    key: str = ""
-
-    def run(self, *words: str, ok: bool = True) -> Any:
-        """Run a command against this node; return its JSON."""
-        done = subprocess.run(
-            [*SKYNODE, "--data", str(self.data), *words, "--json"],
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        if ok and done.returncode:
-            raise DemoError(f"{self.name}: skynode {' '.join(words[:3])}: {done.stderr.strip()}")
-        if not ok:
-            if done.returncode != 1:
-                raise DemoError(f"{self.name}: skynode {words[0]} should have been refused")
-            return done.stderr
-        return json.loads(done.stdout)
-
-    def start(self, *settings: str) -> None:
-        """Start the process and wait until it answers."""
-        words = [w for s in settings for w in ("--set", s)]
-        with (self.data / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [*SKYNODE, "--data", str(self.data), *words], stdout=log, stderr=log
-            )
-        until = time.monotonic() + START_MAX_S
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                raise DemoError(f"{self.name} ended: {(self.data / 'log').read_text()[-2000:]}")
-            with contextlib.suppress(DemoError):
-                self.run("visor", "info")
-                return
-            time.sleep(0.2)
-        raise DemoError(f"{self.name} did not start: {(self.data / 'log').read_text()[-2000:]}")
-
-    def stop(self) -> None:
-        """End the process that this node started."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def recording(folder: Path) -> Path:
-    """Return the real recording, or one of the same shape where that is not at hand."""
-    if RECORDING.exists():
-        return RECORDING
-    from skycore.testing.recording import generate_recording
-
-    made = folder / "recording.json"
-    made.write_bytes(generate_recording(seed=1))
-    return made
+def check(what: str, held: bool) -> None:
+    say(f"  {'ok ' if held else 'NO '} {what}")
+    if not held:
+        raise DemoError(what)
 
 
-@contextlib.contextmanager
-def network(folder: Path) -> Iterator[Sequence[DemoNode]]:
-    """Found a network; start a full node and three visors in it."""
-    authority = DemoNode("authority", folder / "authority")
+def found_network(authority: NodeProcess, mirror: NodeProcess) -> list[str]:
+    """Found a network; return the settings that all its nodes need, delegations included."""
     founded = authority.run("network", "new", "demo")
-    names = ("full node", "visor 1", "visor 2", "visor 3")
-    nodes = [DemoNode(n, folder / n.replace(" ", "-")) for n in names]
-    for node in nodes:
-        node.key = node.run("keys", "new")["public_key"]
-    full, *visors = nodes
-    common = [f'network.name="{founded["name"]}"', f'network.authority="{founded["authority"]}"']
     salts = [w for salt in SALTS for w in ("--salt", salt)]
-    tokens = authority.run("network", "delegate", visors[0].key, *salts)["delegations"]
-    try:
-        full.start(
-            *common,
-            'node.profile="fullnode"',
-            "transport_stcpr.listen=127.0.0.1:0",
-            f'access_whitelist.whitelist=["{visors[1].key}"]',
-        )
-        where = full.run("visor", "info")["overview"]["listening"][0].replace("[::]", "127.0.0.1")
-        port = where.rpartition(":")[2]
-        for visor in visors:
-            visor.start(
-                *common,
-                "transport_stcpr.listen=127.0.0.1:0",
-                f'dht_kademlia.bootstrap=["{full.key}@127.0.0.1:{port}"]',
-                f"publisher.delegations={json.dumps(list(tokens.values()))}",
-            )
-        yield nodes
-    finally:
-        for node in nodes:
-            node.stop()
+    tokens = authority.run("network", "delegate", mirror.key(), *salts)["delegations"]
+    return [
+        f"network.name={json.dumps(founded['name'])}",
+        f"network.authority={json.dumps(founded['authority'])}",
+        f"publisher.delegations={json.dumps(list(tokens.values()))}",
+        "transport_stcpr.listen=127.0.0.1:0",
+    ]
 
 
-def records(node: DemoNode) -> dict[str, str]:
+def start(full: NodeProcess, visors: Sequence[NodeProcess], settings: Sequence[str]) -> None:
+    """Start the full node, which trusts the second visor, and the visors that know it."""
+    trusted = json.dumps([visors[1].key()])
+    full.start(*settings, f"access_whitelist.whitelist={trusted}", profile="fullnode")
+    bootstrap = json.dumps([full.contact])
+    for visor in visors:
+        visor.start(*settings, f"dht_kademlia.bootstrap={bootstrap}")
+
+
+def records(node: NodeProcess) -> dict[str, str]:
     """Return every record of a node by subject and salt, as text to compare."""
     found = {}
     for salt in SALTS:
@@ -141,55 +70,63 @@ def records(node: DemoNode) -> dict[str, str]:
     return found
 
 
-def check(what: str, held: bool) -> None:
-    say(f"  {'ok ' if held else 'NO '} {what}")
-    if not held:
-        raise DemoError(what)
+def compare(full: NodeProcess, others: Sequence[NodeProcess], count: int) -> None:
+    expected = records(full)
+    check(f"the full node has all {count} records", len(expected) == count)
+    for node in others:
+        check(f"{node.name} has the same, record for record", records(node) == expected)
 
 
-def demo(folder: Path) -> str:
-    began = time.monotonic()
-    with network(folder) as (full, one, two, three):
+def call(full: NodeProcess, trusted: NodeProcess, stranger: NodeProcess) -> None:
+    overview = trusted.run("visor", "tp-rpc", full.key(), "Overview")
+    check(f"{trusted.name} may call the full node", overview["public_key"] == full.key())
+    refusal = stranger.refused("visor", "tp-rpc", full.key(), "Overview")
+    check(f"{stranger.name} may not, and is told so", "not authorised" in refusal)
+
+
+def demo(folder: Path, recording: Path) -> str:
+    """Run it all; return the figures. Raises `DemoError` for what does not hold."""
+    names = ("authority", "full node", "visor 1", "visor 2", "visor 3")
+    with node_processes(folder, *names) as (authority, full, one, two, three):
+        began = time.monotonic()
+        start(full, (one, two, three), found_network(authority, one))
         say(f"a full node and three visors are up ({time.monotonic() - began:.1f} s)")
-        file = recording(folder)
+
         at = time.monotonic()
-        imported = one.run("visor", "dht", "import", str(file))
+        imported = one.run("visor", "dht", "import", str(recording))
         import_s = time.monotonic() - at
-        say(f"visor 1 imported {file.name}: {imported['published']} records in {import_s:.1f} s")
+        count = imported["published"]
+        say(f"visor 1 imported {recording.name}: {count} records in {import_s:.1f} s")
         check("nothing of it was refused", imported["refused"] == 0)
-        rates = []
+
+        sync_s = 0.0
         for visor in (two, three):
             at = time.monotonic()
             synced = visor.run("visor", "dht", "sync")
-            took = time.monotonic() - at
-            rates.append(synced["received"] / took)
-            say(f"{visor.name} synced {synced['received']} records in {took:.1f} s")
-            check("the sync reached its end", synced["complete"] and synced["refused"] == 0)
-        expected = records(full)
-        check(f"the full node has all {imported['published']}",
-              len(expected) == imported["published"])  # fmt: skip
-        for visor in (two, three):
-            check(f"{visor.name} has the same, record for record", records(visor) == expected)
-        again = two.run("visor", "dht", "sync")
-        check(f"a second sync moves {again['bytes']} bytes", again["bytes"] <= 1024)
-        overview = two.run("visor", "tp-rpc", full.key, "Overview")
-        check("visor 2 may call the full node", overview["public_key"] == full.key)
-        refusal = three.run("visor", "tp-rpc", full.key, "Overview", ok=False)
-        check("visor 3 may not, and is told so", "not authorised" in refusal)
-        rate = imported["published"] / import_s
+            sync_s = max(sync_s, time.monotonic() - at)
+            say(f"{visor.name} synced {synced['received']} records")
+            check("to the end, none refused", synced["complete"] and not synced["refused"])
+        compare(full, (two, three), count)
+        again = two.run("visor", "dht", "sync")["bytes"]
+        check(f"a second sync moves {again} bytes", again <= 1024)
+        call(full, two, three)
+        total = time.monotonic() - began
         return (
-            f"demo: {imported['published']} records, import {rate:.0f}/s, sync {min(rates):.0f}/s "
-            f"(with the start of the command), second sync {again['bytes']} bytes, "
-            f"{time.monotonic() - began:.1f} s in all"
+            f"demo: {count} records; import {count / import_s:.0f}/s, sync {count / sync_s:.0f}/s "
+            f"(each with the start of its command); second sync {again} bytes; {total:.1f} s in all"
         )
 
 
 def main() -> int:
-    os.environ.pop("SKYNODE_NODE__PROFILE", None)
-    with tempfile.TemporaryDirectory(prefix="skynode-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="skynode-demo-") as name:
+        folder = Path(name)
+        recording = RECORDING
+        if not recording.exists():
+            recording = folder / "generated.json"
+            recording.write_bytes(generate_recording(seed=1))
         try:
-            figures = demo(Path(folder))
-        except (DemoError, subprocess.TimeoutExpired, KeyError, ValueError) as bad:
+            figures = demo(folder, recording)
+        except (DemoError, NodeProcessError, subprocess.TimeoutExpired) as bad:
             print(f"demo failed: {bad}", file=sys.stderr)
             return 1
     print(figures)

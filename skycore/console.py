@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+    from skycore.contracts.rpc import Progress
+    from skycore.jsonrpc import Client
 
 __all__ = ["Console", "Context", "default_data"]
 
@@ -72,15 +75,28 @@ class Console:
 
         Parameters that are None are left out. Raises what the node answers.
         """
+        given = {name: value for name, value in params.items() if value is not None}
+
+        async def once(client: Client, progress: Progress | None) -> Any:
+            return await client.call(method, given, progress=progress)
+
+        return self.talk(once, what)
+
+    def talk(
+        self, talk: Callable[[Client, Progress | None], Awaitable[Any]], what: str = ""
+    ) -> Any:
+        """Connect to the node of --data and let `talk` make its calls; return what it returns.
+
+        It is handed the client, and a progress callback where a person looks and `what` says what
+        takes long.
+        """
         import anyio
 
         from skycore.jsonrpc import connect_control
 
-        given = {name: value for name, value in params.items() if value is not None}
-
-        async def go(progress: Callable[[int, int, str], None] | None) -> Any:
+        async def go(progress: Progress | None) -> Any:
             async with connect_control(self.context.data) as client:
-                return await client.call(method, given, progress=progress)
+                return await talk(client, progress)
 
         if not (what and self.is_terminal):
             return anyio.run(go, None)
