@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal
 
-__all__ = ["LogFormat", "node_name", "printable", "set_up_logs"]
+__all__ = ["LimitedLog", "LogFormat", "node_name", "printable", "set_up_logs"]
 
 LogFormat = Literal["text", "json"]
 node_name: ContextVar[str] = ContextVar("node_name", default="")
@@ -64,3 +65,37 @@ def set_up_logs(style: LogFormat = "text", level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+class LimitedLog:
+    """Lines that a stranger can cause, at most `lines_max` a second; the count stays exact.
+
+    Why: a peer that makes errors as fast as it can must not fill a disk (case F25).
+    """
+
+    def __init__(
+        self, log: logging.Logger, now: Callable[[], float], *, lines_max: int = 20
+    ) -> None:
+        self._log = log
+        self._now = now
+        self._lines_max = lines_max
+        self._second = -1
+        self._lines = 0
+        self._kept_back = 0
+        self.count = 0
+        """How often `warning` was called, written or not."""
+
+    def warning(self, message: str, *args: object) -> None:
+        """Log a warning, or only count it."""
+        self.count += 1
+        second = int(self._now())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines >= self._lines_max:
+            self._kept_back += 1
+            return
+        self._lines += 1
+        if self._kept_back:
+            message, args = message + " kept_back=%d", (*args, self._kept_back)
+            self._kept_back = 0
+        self._log.warning(message, *args)
