@@ -1,0 +1,1 @@
+"""Figures of speed, taken side by side with their limits. `make bench`."""
