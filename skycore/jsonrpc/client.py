@@ -28,6 +28,7 @@ from skycore.jsonrpc.messages import (
     error_of,
     request_frame,
 )
+from skycore.jsonrpc.turns import Sender
 from skycore.model.limits import RPC_FRAME_MAX
 
 __all__ = ["Client", "connect_control"]
@@ -54,7 +55,7 @@ class Client:
     def __init__(self, stream: RpcStream) -> None:
         self._stream = stream
         self._frames = FrameReader(stream, RPC_FRAME_MAX)
-        self._sending = anyio.Lock(fast_acquire=True)
+        self._sender = Sender(stream)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._reading = False
@@ -89,7 +90,8 @@ class Client:
             )
         waiting = self._waiting[number] = _Waiting(progress)
         try:
-            await self._send(request)
+            self._check()
+            await self._sender.send(request)
             while waiting.answer is None:
                 if not self._reading:
                     await self._read_one()
@@ -101,17 +103,6 @@ class Client:
             if not self._reading:
                 self._let_another_read()
         return _result(waiting.answer)
-
-    async def _send(self, request: bytes) -> None:
-        async with self._sending:
-            self._check()
-            whole = False
-            try:
-                await self._stream.send(request)
-                whole = True
-            finally:
-                if not whole:  # cancelled or failed: nothing may follow half a frame
-                    self._broken = self._broken or StreamError("a call was sent in part only")
 
     def _check(self) -> None:
         if self._broken is not None:

@@ -42,6 +42,7 @@ from skycore.jsonrpc.messages import (
     progress_frame,
     result_frame,
 )
+from skycore.jsonrpc.turns import Sender, Turns
 from skycore.logs import LimitedLog
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import RPC_FRAME_MAX
@@ -92,7 +93,7 @@ class _Peer:
 
     def __init__(self, caller: Caller, limits: ServerLimits) -> None:
         self.name = short(caller.remote) if caller.remote else "local"
-        self.turns = anyio.Semaphore(limits.running_max, fast_acquire=True)
+        self.turns = Turns(limits.running_max)
         self.open = 0
         self.held = 0
         self.sessions: dict[_Session, None] = {}
@@ -192,7 +193,7 @@ class _Session:
 
     __slots__ = (
         "_caller", "_calls", "_ended", "_frames", "_half_read", "_news", "_over", "_peer",
-        "_sending", "_server", "_stream", "_telling", "quiet_since",
+        "_sender", "_server", "_stream", "_telling", "quiet_since",
     )  # fmt: skip
 
     def __init__(self, server: RpcServer, peer: _Peer, stream: RpcStream, caller: Caller) -> None:
@@ -201,7 +202,7 @@ class _Session:
         self._stream = stream
         self._caller = caller
         self._frames = FrameReader(self, server.limits.frame_max)
-        self._sending = anyio.Lock(fast_acquire=True)
+        self._sender = Sender(stream)
         self._calls: set[anyio.CancelScope] = set()
         """Of calls whose task no longer reads."""
         self._news: dict[CallId, tuple[int, int, str]] = {}
@@ -287,8 +288,7 @@ class _Session:
             with scope:
                 reply = await _noticing(self._reply(body), waits)
                 self.quiet_since = self._server.clock.now()
-                async with self._sending:
-                    await self._stream.send(reply)
+                await self._sender.send(reply)
         finally:
             self._peer.held -= size
             self._server.calls += 1
@@ -338,10 +338,13 @@ class _Session:
             )
         peer.open += 1
         try:
-            async with peer.turns:
+            await peer.turns.take()
+            try:
                 return await server.rpc.call_json(
                     self._caller, request.method, bytes(request.params), self._teller(request.id)
                 )
+            finally:
+                peer.turns.give_back()
         finally:
             peer.open -= 1
             self._news.pop(request.id, None)
@@ -361,8 +364,7 @@ class _Session:
             while self._news and not self._ended:
                 call_id = next(iter(self._news))
                 news = self._news.pop(call_id)
-                async with self._sending:
-                    await self._stream.send(progress_frame(call_id, *news))
+                await self._sender.send(progress_frame(call_id, *news))
                 if not self._news:
                     await anyio.sleep(PROGRESS_PAUSE_S)
         except TransportError:
