@@ -175,8 +175,8 @@ class Gate:
     def judge(self, item: MutableItem, lease: Lease | None = None) -> RankedItem:
         """Return the item with class and rank, or raise the `ItemError` that says why not."""
         now_ns = self._clock.wall_ns()
-        claim = self._judge.look(item, lease, now_ns)
-        return self._judge.prove(claim, b"", now_ns, None)
+        evidence = self._judge.prepare(self._judge.look(item, lease, now_ns))
+        return self._judge.rank(evidence, self._judge.verify(evidence.checks), b"", now_ns, None)
 
     async def admit(
         self,

@@ -3,12 +3,13 @@
 Why nothing else: what depends on a node's own lists is decided differently by every node, and then
 two stores that saw the same items hold different ones (C1, C8, L15). Room and rates are another
 matter (`skycore.guards.quota`). The order is from cheap to dear, so that junk costs little: sizes,
-seq, kind, right to sign, lifetime, namespace, and signatures last. No I/O; `prove` may run in a
+seq, kind, right to sign, lifetime, namespace, and signatures last. No I/O; `verify` may run in a
 thread. Source of every rule: docs/protocols/items.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from skycore.contracts.namespace import Namespaces
@@ -49,7 +50,7 @@ from skycore.model.limits import (
 )
 from skycore.model.network import NetworkConstants
 
-__all__ = ["Claim", "Judge", "sort_class"]
+__all__ = ["Check", "Claim", "Evidence", "Judge", "sort_class"]
 
 _NS = 10**9
 _SKEW_NS = CLOCK_SKEW_MAX_S * _NS
@@ -64,6 +65,20 @@ class Claim(NamedTuple):
     item_class: ItemClass
     target: bytes
     lease: Lease | None = None
+
+
+Check = tuple[bytes, bytes, bytes]
+"""Public key, message, signature."""
+
+
+class Evidence(NamedTuple):
+    """A claim whose value fits, and the signatures that would prove it."""
+
+    claim: Claim
+    refs: tuple[bytes, ...]
+    signed: bytes
+    digest: bytes
+    checks: tuple[Check, ...]
 
 
 def sort_class(network: NetworkConstants, item: MutableItem) -> ItemClass:
@@ -195,34 +210,59 @@ class Judge:
             _check_delegation_life(item.delegation, lease.until, now_s)
         return item_class
 
-    # --- dear: in a thread for a big batch -------------------------------------------------------
+    # --- dear: value, bytes and signatures -------------------------------------------------------
 
-    def prove(self, claim: Claim, sender: bytes, now_ns: int, cas: int | None) -> RankedItem:
-        """Check value and signatures; return the item ready for a store. Raises `ItemError`s."""
-        item = claim.item
+    def prepare(self, claim: Claim) -> Evidence:
+        """Check value and delegation, and say which signatures are left to check.
+
+        Raises `ItemError`s. A delegation is checked here, once while it is in use.
+        """
+        item, lease = claim.item, claim.lease
         refs = self._check_value(item)
-        signed = item_signed_bytes(self._network, item)
-        digest = item_digest(signed)
-        if claim.lease is not None and claim.lease.digest != digest:
-            raise InvalidSignatureError("the lease is for another item")
-        if not self._suite.verify(item.signer, signed, item.sig):
-            raise InvalidSignatureError("the signature is not the signer's over this item")
-        proof = item.sig
         if item.delegation is not None:
             self._prove_delegation(item.delegation)
-            proof += item.delegation.sig
-        if claim.lease is not None:
-            self.prove_lease(item.signer, claim.lease)
+        signed = item_signed_bytes(self._network, item)
+        digest = item_digest(signed)
+        if lease is None:
+            return Evidence(claim, refs, signed, digest, ((item.signer, signed, item.sig),))
+        checks = (item.signer, signed, item.sig), self.lease_check(item.signer, digest, lease)
+        return Evidence(claim, refs, signed, digest, checks)
+
+    def lease_check(self, signer: bytes, digest: bytes, lease: Lease) -> Check:
+        """Return the check of a lease for the item with this digest."""
+        if lease.digest != digest:
+            raise InvalidSignatureError("the lease is for another item")
+        return signer, lease_bytes(self._network, digest, lease.until), lease.sig
+
+    def verify(self, checks: Iterable[Check]) -> list[bool]:
+        """Check signatures: nothing else, so that it runs in a thread without holding others up."""
+        verify = self._suite.verify
+        return [verify(public, message, sig) for public, message, sig in checks]
+
+    def rank(
+        self,
+        evidence: Evidence,
+        verdicts: Sequence[bool],
+        sender: bytes,
+        now_ns: int,
+        cas: int | None,
+    ) -> RankedItem:
+        """Return the item ready for a store. Raises `InvalidSignatureError`.
+
+        The rank covers all that is not in the signed bytes, or stores that saw the same items
+        could keep different ones: the signature, and a delegation's after it.
+        """
+        claim, refs, signed, digest, _ = evidence
+        item = claim.item
+        if not verdicts[0]:
+            raise InvalidSignatureError("the signature is not the signer's over this item")
+        if not all(verdicts):
+            raise InvalidSignatureError("the lease is not signed by the item's signer")
+        proof = item.sig if item.delegation is None else item.sig + item.delegation.sig
         rank = item_rank(item.seq, signed, proof)
         return RankedItem(
             claim.target, claim.item_class, rank, digest, item, sender, now_ns, cas, refs
         )
-
-    def prove_lease(self, signer: bytes, lease: Lease) -> None:
-        """Check a lease's signature. Raises `InvalidSignatureError`."""
-        message = lease_bytes(self._network, lease.digest, lease.until)
-        if not self._suite.verify(signer, message, lease.sig):
-            raise InvalidSignatureError("the lease is not signed by the item's signer")
 
     def _check_value(self, item: MutableItem) -> tuple[bytes, ...]:
         """Return the hashes of the blocks that the value stands on: none, for a plain value.
@@ -247,7 +287,7 @@ class Judge:
         """Check a delegation's signature, once while it is in use.
 
         The memory has two generations: when the younger is full it becomes the older, so what is
-        used stays, the whole is bounded, and threads need no lock.
+        used stays and the whole is bounded.
         """
         if token in self._proven:
             return
