@@ -344,7 +344,7 @@ class Link:
             self.close(f"closed by the peer: {text}", tell=False)
             return
         handler = self._owner.handlers.get(about)
-        log.info("peer refuses packet_type=%d pk=%s reason=%r", about, short(self.remote), text)
+        log.debug("peer refuses packet_type=%d pk=%s reason=%r", about, short(self.remote), text)
         if isinstance(handler, RefusalHandler):
             handler.refused(self, text)
 

@@ -224,8 +224,12 @@ class TransportManager:
                 log.exception("closed() failed handler=%s", type(handler).__qualname__)
         if link.announced:
             link.announced = False
-            log.info(
-                "transport down pk=%s type=%s reason=%r", short(link.remote), link.type, link.closed
+            log.log(
+                _level(link),
+                "transport down pk=%s type=%s reason=%r",
+                short(link.remote),
+                link.type,
+                link.closed,
             )
             self._events.publish(TransportDown(link.id, link.remote, link.type, link.closed))
             self._changed(link, up=False)
@@ -234,7 +238,8 @@ class TransportManager:
         if link.announced:  # it drained, and has its place again
             return
         link.announced = True
-        log.info(
+        log.log(
+            _level(link),
             "transport up pk=%s type=%s dialled=%s label=%s",
             *(short(link.remote), link.type, link.dialled, link.label),
         )
@@ -351,6 +356,11 @@ class TransportManager:
         async with anyio.create_task_group() as closing:
             for link in self._table.open():
                 closing.start_soon(link.aclose, "the node stops")
+
+
+def _level(link: Link) -> int:
+    """Return how loud a link's ups and downs are: lookups come and go, and strangers too."""
+    return logging.DEBUG if link.label == LABELS[0] else logging.INFO
 
 
 @asynccontextmanager
