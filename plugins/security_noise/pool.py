@@ -41,9 +41,10 @@ class KeyPairs:
         """Return a pair nobody had before; makes a burst at once where none is ready."""
         if not self._ready:
             self._make()
+        pair = self._ready.popleft()
         if len(self._ready) <= self._pairs_max - BURST:
             self._wanted.set()
-        return self._ready.popleft()
+        return pair
 
     def clear(self) -> None:
         """Forget all pairs."""

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import ByteStream
 from cryptography.exceptions import InvalidTag
 
-from security_noise.channel import READ_MAX, NoiseChannel
+from security_noise.channel import NoiseChannel
 from security_noise.core.cipher import TAG_BYTES, CipherState
 from security_noise.core.frames import FrameOpener, FrameSealer
 from security_noise.core.handshake import HandshakeState, Pair
@@ -136,7 +136,7 @@ class NoiseSecurity:
         self._static = Pair(suite.dh_secret(identity.secret), suite.dh_public(identity.public))
         self._prologue = _PROLOGUE + identity.network.id
         self._keys = _ExchangeKeys(settings.exchange_keys_max)
-        self._scratch = bytearray(READ_MAX + 65_537)
+        self._scratch = bytearray()
         self._key_message = suite.dh_bytes + TAG_BYTES
 
     async def outbound(

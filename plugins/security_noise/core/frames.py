@@ -50,8 +50,8 @@ class FrameSealer:
 class FrameOpener:
     """Turn bytes as they arrive, cut anywhere, into plaintext. Holds at most one frame's bytes.
 
-    `scratch` is where frames are opened; one serves all channels of a node, since opening never
-    waits. After a bad frame every call raises the same error.
+    `scratch` is where frames are opened, and grows to one read's size; one serves all channels of
+    a node, since opening never waits. After a bad frame every call raises the same error.
     """
 
     __slots__ = ("_cipher", "_failed", "_held", "_scratch")
@@ -80,10 +80,11 @@ class FrameOpener:
         """
         if self._failed is not None:
             raise self._failed
-        need = len(self._held) + len(data)
-        scratch = self._scratch if need <= len(self._scratch) else bytearray(need)
+        more = len(self._held) + len(data) - len(self._scratch)
+        if more > 0:  # a node that only ever sees small packets keeps a small scratch
+            self._scratch += bytes(more)
         size = 0
-        with memoryview(data) as view, memoryview(scratch) as out:
+        with memoryview(data) as view, memoryview(self._scratch) as out:
             try:
                 for sealed in self._frames(view):
                     with sealed:
