@@ -49,7 +49,12 @@ __all__ = [
     "SeqTooFarError",
     "SeqTooLowError",
     "SkycoreError",
+    "StoreBusyError",
+    "StoreCorruptError",
     "StoreError",
+    "StoreFullError",
+    "StoreReadOnlyError",
+    "StoreVersionError",
     "StreamError",
     "TooManyRequestsError",
     "TransportClosedError",
@@ -297,6 +302,26 @@ class RecordingError(SkycoreError):
 
 class StoreError(SkycoreError):
     """The item store cannot do this now."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the item store."""
+
+
+class StoreCorruptError(StoreError):
+    """The item store's file is damaged."""
+
+
+class StoreFullError(StoreError):
+    """The item store has no room left on its disk."""
+
+
+class StoreReadOnlyError(StoreError):
+    """The item store cannot be written."""
+
+
+class StoreVersionError(StoreError):
+    """The item store was written by a newer version of this program."""
 
 
 class AccessDeniedError(SkycoreError):

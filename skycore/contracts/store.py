@@ -46,7 +46,10 @@ class PutOutcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     code: int
     seq: int = 0
-    """Seq of the item of this class that is stored now; 0 for none or deleted."""
+    """Seq of the item of this class that is stored now; 0 for none or deleted.
+
+    With code 302 a tombstone's own seq stands here: its owner has to go beyond it.
+    """
     missing: tuple[bytes, ...] = ()
     text: str = ""
 
@@ -85,11 +88,17 @@ class Fingerprint(NamedTuple):
 
     items: int
     value: int
-    """Sum mod 2^256 of SHA256(target ‖ class u8 ‖ rank ‖ until u64) over the range."""
+    """Sum mod 2^256 of SHA256(target ‖ class u8 ‖ rank ‖ until u64) over the range.
+
+    `until` is the one that counts, StoredItem.until. See `skycore.model.prints`.
+    """
 
 
 class Usage(NamedTuple):
-    """What is held: items, and bytes of values."""
+    """What is held: items, and bytes of their values and of the blocks that those stand on.
+
+    A block counts for each item that refers to it; replaced items (history) do not count.
+    """
 
     items: int
     bytes: int
@@ -125,18 +134,20 @@ class ItemStore(Protocol):
     ) -> Sequence[PutOutcome]:
         """Compare-and-set by rank, in one transaction, in the order given; one outcome each.
 
-        A higher rank: STORED, the old item goes to history. The same: HELD. A lower one:
-        SeqTooLow's code (302) with the current seq. `cas` not equal to the slot's seq (0 where
-        empty or a tombstone): CasMismatch's code (301). A head whose `refs` are neither stored nor
-        in `blocks`: MISSING_BLOCKS. Blocks are counted by reference in the same transaction;
-        those that no accepted head refers to are not kept.
+        Asked in this order: the same rank is HELD, so a repeated put is told the truth; `cas` not
+        equal to the slot's seq (0 where empty or a tombstone) is CasMismatch's code (301); a lower
+        rank is SeqTooLow's code (302) with the current seq; a head whose `refs` are neither stored
+        nor in `blocks` is MISSING_BLOCKS; a higher rank is STORED, without a lease, and the old
+        item goes to history. Blocks are counted by reference in the same transaction; those that
+        no accepted head refers to are not kept. `blocks` are by SHA256, checked by the caller.
         """
         ...
 
     async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:
         """Set a slot's lease where its digest matches and `until` grows: RENEWED.
 
-        Another item or none there: NOT_HELD. An `until` not larger than now held: HELD.
+        Another item or none there: NOT_HELD. An `until` not larger than now held: HELD. `now_ns`
+        is the caller's clock; the age of an item (`stored_ns`) stays that of its admission.
         """
         ...
 
@@ -146,7 +157,9 @@ class ItemStore(Protocol):
         """Return what changed after a cursor (None: from the start), at least one entry if any.
 
         An entry with `item_position` at or before the cursor changed by its lease alone. Sizes
-        count len(v) + 300 an entry. Raises `CursorInvalidError` for a foreign or future cursor.
+        count len(v) + 300 an entry. The next page begins after `cursor`: the last entry's position
+        where `has_more`, else the end of the log. Raises `CursorInvalidError` for a foreign or
+        future cursor.
         """
         ...
 
@@ -167,7 +180,10 @@ class ItemStore(Protocol):
         ...
 
     async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
-        """Return replaced items of a target, newest first; bounded by the store's settings."""
+        """Return replaced items of a target, newest arrival first.
+
+        Bounded by the store's settings; it ends with its slot.
+        """
         ...
 
     async def drop(self, keys: Sequence[ItemKey]) -> int:
@@ -175,7 +191,11 @@ class ItemStore(Protocol):
         ...
 
     async def sweep(self, now_s: int) -> int:
-        """Drop the slots whose `until` is past, and blocks unreferenced for 120 s; count slots."""
+        """Drop the slots whose `until` < now_s, and blocks unreferenced for 120 s; count slots.
+
+        The 120 s begin at the admission of the head that replaced the last one to refer to a
+        block, or at the first sweep that finds it unreferenced.
+        """
         ...
 
     async def usage(self) -> Mapping[bytes, Usage]:

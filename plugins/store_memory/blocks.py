@@ -1,0 +1,56 @@
+"""Blocks by reference: kept while a head stands on them, and a while longer for its readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+__all__ = ["BLOCK_GRACE_S", "Blocks"]
+
+BLOCK_GRACE_S = 120
+"""How long readers of a replaced head still find its blocks."""
+
+
+class Blocks:
+    """Content-addressed pieces of large values, each counted by the heads that refer to it."""
+
+    def __init__(self) -> None:
+        self._data: dict[bytes, bytes] = {}
+        self._heads: dict[bytes, int] = {}
+        self._idle: dict[bytes, int | None] = {}
+        """Blocks without a head, and since when (None: the next sweep will say)."""
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return a block, or None."""
+        return self._data.get(name)
+
+    def missing(self, names: Sequence[bytes], given: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
+        """Return those that are neither here nor given."""
+        return tuple(n for n in names if n not in self._data and n not in given)
+
+    def size(self, names: Sequence[bytes]) -> int:
+        """Return how many bytes these blocks have."""
+        return sum(len(self._data[name]) for name in names)
+
+    def hold(self, names: Sequence[bytes], given: Mapping[bytes, bytes]) -> None:
+        """Count one more head for each; those not here come from `given`."""
+        for name in names:
+            if name not in self._data:
+                self._data[name] = given[name]
+            self._heads[name] = self._heads.get(name, 0) + 1
+            self._idle.pop(name, None)
+
+    def release(self, names: Sequence[bytes], now_s: int | None) -> None:
+        """Count one head less for each."""
+        for name in names:
+            self._heads[name] -= 1
+            if not self._heads[name]:
+                del self._heads[name]
+                self._idle[name] = now_s
+
+    def sweep(self, now_s: int) -> None:
+        """Forget what has had no head for the time of grace."""
+        for name, since in list(self._idle.items()):
+            if since is None or since > now_s:  # unknown, or the clock was set back
+                self._idle[name] = now_s
+            elif now_s - since >= BLOCK_GRACE_S:
+                del self._idle[name], self._data[name]
