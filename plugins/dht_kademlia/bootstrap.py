@@ -1,0 +1,107 @@
+"""Getting in and staying in: bootstrap nodes, dead contacts, stale buckets, and the saved table.
+
+Why a bootstrap node is never written off: in the original, one failure closed the door to it for
+ten minutes (C40, O05). Here the door is tried every 30 s while nobody answers, then every 5 min,
+and contacts saved from the last run are tried beside the configured ones. All of it runs on
+`tasks.every`, so on a virtual clock too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import msgspec
+
+from dht_kademlia.core.contacts import clean_contact
+from dht_kademlia.core.routing_table import ID_BITS
+from dht_kademlia.node import Kademlia
+from skycore.contracts.runtime import Files
+from skycore.errors import ProtocolError, TransportError
+from skycore.model.addresses import Contact
+from skycore.model.keys import short
+
+__all__ = ["TABLE_FILE", "bootstrap", "check_contacts", "load_table", "save_table"]
+
+log = logging.getLogger(__name__)
+
+TABLE_FILE: Final = "routing_table.msgpack"
+SAVED_MAX: Final = 256
+CHECKS_MAX: Final = 32
+REFRESHES_MAX: Final = 8
+
+
+def load_table(files: Files, key_bytes: int) -> tuple[Contact, ...]:
+    """Return the contacts of the last run: candidates, to be asked before they are believed."""
+    data = files.read(TABLE_FILE)
+    if not data:
+        return ()
+    try:
+        saved = msgspec.msgpack.decode(data, type=tuple[Contact, ...])
+    except (msgspec.DecodeError, UnicodeError) as bad:
+        log.warning("cannot read %s, starting without it error=%r", TABLE_FILE, str(bad))
+        return ()
+    cleaned = (clean_contact(c, key_bytes, teller_is_global=False) for c in saved[:SAVED_MAX])
+    return tuple(c for c in cleaned if c is not None)
+
+
+def save_table(node: Kademlia, files: Files) -> None:
+    """Write down who answers, nearest buckets first."""
+    live = [e.contact for e in node.table if not e.failures][:SAVED_MAX]
+    if live:  # an empty table is no reason to forget whom we knew
+        files.write(TABLE_FILE, msgspec.msgpack.encode(live))
+
+
+async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
+    """Ask the bootstrap nodes and the saved contacts, then look for our own neighbours.
+
+    Returns whether anybody answered at all.
+    """
+    first = not len(node.table)
+    contacts = {c.public: c for c in (*saved, *node.seeds) if c.public != node.identity.public}
+    async with anyio.create_task_group() as tasks:
+        for contact in contacts.values():
+            tasks.start_soon(_probe, node, contact)
+    if not len(node.table):
+        return False
+    await node.find_nodes(node.table.own_id)
+    if first:
+        await _spread(node)
+        log.info("bootstrapped peers=%d", len(node.table))
+    return True
+
+
+async def _probe(node: Kademlia, contact: Contact) -> None:
+    try:
+        await node.ping(contact)
+    except (TransportError, ProtocolError) as failed:
+        log.debug("no answer peer=%s error=%r", short(contact.public), str(failed))
+
+
+async def _spread(node: Kademlia) -> None:
+    """Look into the buckets farther away than the nearest neighbour, as the paper has it."""
+    nearest = min((node.table.bucket_of(e.contact.public) for e in node.table), default=ID_BITS)
+    for bucket in list(range(max(nearest, ID_BITS - REFRESHES_MAX), ID_BITS)):
+        await _refresh(node, bucket)
+
+
+async def _refresh(node: Kademlia, bucket: int) -> None:
+    target = node.table.target_in(bucket, node.dice.getrandbits(ID_BITS))
+    await node.find_nodes(target)
+
+
+async def check_contacts(node: Kademlia) -> None:
+    """Ping whoever was silent for two periods or failed lately; refresh the stalest buckets.
+
+    A dead contact fails two of these and is out (C39).
+    """
+    settings, now = node.settings, node.clock.now()
+    late = node.table.unseen(now - 2 * settings.check_interval_s, CHECKS_MAX)
+    async with anyio.create_task_group() as tasks:
+        for entry in late:
+            tasks.start_soon(_probe, node, entry.contact)
+    for bucket in node.table.stale(now - settings.bucket_refresh_s)[:REFRESHES_MAX]:
+        await _refresh(node, bucket)
+    await node.client.reap()

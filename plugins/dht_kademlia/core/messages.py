@@ -1,0 +1,217 @@
+"""What crosses the wire between two nodes of the DHT: values only, no encoding.
+
+Why apart from the codec: the same engine must be able to speak another dialect (other bytes, the
+same words), so nothing here knows MessagePack. Structs grow at the end only: an older reader skips
+what it does not know, a newer one fills in the default (docs/protocols/dht.md, rows of C51).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from skycore.model.addresses import Contact
+from skycore.model.items import Lease, MutableItem
+from skycore.model.limits import CONTACTS_MAX, PAGE_ITEMS_MAX
+from skycore.model.numbers import DhtMethod
+
+__all__ = [
+    "BATCH_ITEMS_MAX",
+    "FEATURES",
+    "REPLIES",
+    "REPLY_MAX",
+    "REQUESTS",
+    "VERSION",
+    "Batch",
+    "ErrorCode",
+    "ErrorReply",
+    "FindNode",
+    "GetItems",
+    "GetValue",
+    "Message",
+    "Nodes",
+    "Outcomes",
+    "Page",
+    "Ping",
+    "Pong",
+    "PutValue",
+    "Stored",
+    "Value",
+    "known_rank",
+]
+
+VERSION: Final = 1
+FEATURES: Final = ("values", "items", "batch")
+BATCH_ITEMS_MAX: Final = 1_024
+
+
+class ErrorCode:
+    """Codes of an error reply that are no ItemError's. 201 to 204 are BEP 5's."""
+
+    GENERIC = 201
+    SERVER = 202
+    PROTOCOL = 203
+    METHOD_UNKNOWN = 204
+    CURSOR_INVALID = 406
+    NO_ANSWER = 408
+    """Never on the wire: what a report says of a node that did not answer."""
+    BUSY = 429
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The base: an array of fields, in order."""
+
+
+class ErrorReply(_Wire, frozen=True, gc=False):
+    """Method 0: why there is no answer."""
+
+    code: int
+    text: str = ""
+
+
+class Ping(_Wire, frozen=True, gc=False):
+    """Are you there, and what can you do?"""
+
+    version: int = VERSION
+    features: tuple[str, ...] = FEATURES
+
+
+class Pong(_Wire, frozen=True, gc=False):
+    """Here I am."""
+
+    version: int
+    features: tuple[str, ...]
+    mode: str
+    """"full" or "regular"."""
+    items: int = 0
+
+
+class FindNode(_Wire, frozen=True, gc=False):
+    """Whom do you know near this target?"""
+
+    target: bytes
+
+
+class Nodes(_Wire, frozen=True, gc=False):
+    """The closest contacts that answered lately."""
+
+    contacts: Annotated[tuple[Contact, ...], Meta(max_length=CONTACTS_MAX)]
+
+
+class GetValue(_Wire, frozen=True, gc=False):
+    """What do you hold there that is better than `known` (class u8 ‖ rank, or empty)?"""
+
+    target: bytes
+    known: bytes = b""
+
+
+class Value(_Wire, frozen=True, gc=False):
+    """What is held, better than what was known; and whom to ask further."""
+
+    items: Annotated[tuple[MutableItem, ...], Meta(max_length=3)]
+    contacts: Annotated[tuple[Contact, ...], Meta(max_length=CONTACTS_MAX)]
+    held: bool = False
+    """I hold exactly what you know."""
+    leases: Annotated[tuple[Lease, ...], Meta(max_length=3)] = ()
+    blocks: tuple[bytes, ...] = ()
+
+
+class PutValue(_Wire, frozen=True, gc=False):
+    """Keep this item; or, without an item, let the one you hold live longer."""
+
+    item: MutableItem | None
+    cas: int | None = None
+    blocks: tuple[bytes, ...] = ()
+    lease: Lease | None = None
+
+
+class Stored(_Wire, frozen=True, gc=False):
+    """What became of a put: an Outcome or an ItemError's code."""
+
+    code: int
+    seq: int = 0
+    text: str = ""
+    missing: tuple[bytes, ...] = ()
+
+
+class GetItems(_Wire, frozen=True, gc=False):
+    """What changed at you after `cursor` (empty: from the start)?"""
+
+    salt: bytes | None
+    subject: bytes | None
+    since_seq: int
+    cursor: bytes
+    limit: int
+    bytes_max: int
+
+
+class Page(_Wire, frozen=True, gc=False):
+    """A stretch of the change log. An entry that changed by its lease alone is only in `leases`."""
+
+    items: Annotated[tuple[MutableItem, ...], Meta(max_length=PAGE_ITEMS_MAX)]
+    leases: Annotated[tuple[Lease, ...], Meta(max_length=PAGE_ITEMS_MAX)]
+    has_more: bool
+    cursor: bytes
+
+
+class Batch(_Wire, frozen=True, gc=False):
+    """Many puts in one frame."""
+
+    puts: Annotated[tuple[PutValue, ...], Meta(max_length=BATCH_ITEMS_MAX)]
+
+
+class Outcomes(_Wire, frozen=True, gc=False):
+    """One outcome each, in order."""
+
+    outcomes: Annotated[tuple[Stored, ...], Meta(max_length=BATCH_ITEMS_MAX)]
+
+
+Message = (
+    ErrorReply
+    | Ping
+    | Pong
+    | FindNode
+    | Nodes
+    | GetValue
+    | Value
+    | PutValue
+    | Stored
+    | GetItems
+    | Page
+    | Batch
+    | Outcomes
+)
+
+REQUESTS: Final[dict[int, type[Message]]] = {
+    DhtMethod.PING: Ping,
+    DhtMethod.FIND_NODE: FindNode,
+    DhtMethod.GET_VALUE: GetValue,
+    DhtMethod.PUT_VALUE: PutValue,
+    DhtMethod.GET_ITEMS: GetItems,
+    DhtMethod.PUT_BATCH: Batch,
+}
+REPLIES: Final[dict[int, type[Message]]] = {
+    DhtMethod.ERROR: ErrorReply,
+    DhtMethod.PING: Pong,
+    DhtMethod.FIND_NODE: Nodes,
+    DhtMethod.GET_VALUE: Value,
+    DhtMethod.PUT_VALUE: Stored,
+    DhtMethod.GET_ITEMS: Page,
+    DhtMethod.PUT_BATCH: Outcomes,
+}
+REPLY_MAX: Final[dict[int, int]] = {
+    DhtMethod.PING: 16_384,
+    DhtMethod.FIND_NODE: 65_536,
+    DhtMethod.GET_VALUE: 327_680,
+    DhtMethod.PUT_VALUE: 16_384,
+    DhtMethod.GET_ITEMS: 4 * 1024 * 1024,
+    DhtMethod.PUT_BATCH: 262_144,
+}
+"""Largest reply that a caller reads, bytes: what a lying peer can make us hold."""
+
+
+def known_rank(item_class: int, rank: bytes) -> bytes:
+    """Return class ‖ rank: compared bytewise, the larger is the better item of a target."""
+    return bytes((item_class,)) + rank

@@ -1,0 +1,273 @@
+"""The Kademlia node: routing table, calls that keep it true, and lookups that run.
+
+Why one object of its own contract: Dht, Mirror, RPC methods and status are four faces of it, each
+a part by itself, so that whoever needs one of them does not need the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dht_kademlia.client import Client
+from dht_kademlia.core.contacts import has_global
+from dht_kademlia.core.lookup import Lookup
+from dht_kademlia.core.messages import FindNode, Message, Nodes, Ping, Pong
+from dht_kademlia.core.routing_table import K, RoutingTable
+from dht_kademlia.settings import KademliaSettings
+from skycore.contracts.dht import DhtMode, PeerInfo, SyncReport
+from skycore.contracts.runtime import Clock, Identity
+from skycore.contracts.store import Items
+from skycore.contracts.transport import Transports
+from skycore.errors import ProtocolError, RemoteProtocolError, ReplyError, TransportError
+from skycore.model.addresses import Address, Contact
+from skycore.model.keys import short
+from skycore.model.limits import CALL_TIMEOUT_S
+from skycore.model.numbers import DhtMethod
+
+__all__ = ["SETTLE", "Kademlia", "PeerChanged", "Stats"]
+
+log = logging.getLogger(__name__)
+
+LOOKUPS_MAX = 64
+BACKGROUND_MAX = 512
+SETTLE = 3
+"""A lookup for a place to put is over when this many of the nearest answered with nobody nearer."""
+
+Ask = Callable[[Contact], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class PeerChanged:
+    """Event: a contact entered the routing table, or left it."""
+
+    public: bytes
+    entered: bool
+    peers: int
+
+
+@dataclass
+class Stats:
+    """Counters for status; each true since the start."""
+
+    lookups: Counter[str] = field(default_factory=Counter)
+    calls_served: int = 0
+    calls_failed: int = 0
+    puts: int = 0
+    replicas: int = 0
+    """Stored replicas of all puts together."""
+    refused: Counter[int] = field(default_factory=Counter)
+    last_sync: SyncReport | None = None
+    last_sync_s: float = 0.0
+
+
+class Kademlia:
+    """A node of the DHT, made by `service.open_kademlia`. Its methods may be called in parallel."""
+
+    def __init__(
+        self,
+        settings: KademliaSettings,
+        identity: Identity,
+        items: Items,
+        client: Client,
+        transports: Transports,
+        clock: Clock,
+        dice: random.Random,
+        tasks: TaskGroup,
+        publish: Callable[[object], None] = lambda event: None,
+    ) -> None:
+        self.settings = settings
+        self.identity = identity
+        self.items = items
+        self.client = client
+        self.transports = transports
+        self.clock = clock
+        self.dice = dice
+        self.mode = DhtMode.FULL if settings.full_node else DhtMode.REGULAR
+        self.table = RoutingTable(identity.public)
+        self.stats = Stats()
+        self.seeds: tuple[Contact, ...] = ()
+        self._tasks = tasks
+        self._publish = publish
+        self._background = 0
+        self._lookups = anyio.Semaphore(LOOKUPS_MAX)
+
+    # --- whom we know ----------------------------------------------------------------------------
+
+    def heard(self, public: bytes, addresses: Sequence[Address] = (), mode: str = "") -> None:
+        """Note that a key spoke to us over an authenticated stream."""
+        known = self.table.find(public)
+        if known is None and not addresses:
+            addresses = self.transports.addresses.find(public)
+        before = len(self.table)
+        to_ping = self.table.seen(public, addresses, self.clock.now(), mode)
+        if known is None and len(self.table) != before:
+            log.debug("contact entered peer=%s peers=%d", short(public), len(self.table))
+            self._publish(PeerChanged(public, True, len(self.table)))
+        if to_ping is not None and not self.later(self._check, to_ping.contact):
+            to_ping.pinging = False
+
+    def lost(self, public: bytes) -> None:
+        """Note that a key did not answer."""
+        self.stats.calls_failed += 1
+        if self.table.failed(public):
+            log.debug("contact left peer=%s peers=%d", short(public), len(self.table))
+            self._publish(PeerChanged(public, False, len(self.table)))
+
+    async def _check(self, contact: Contact) -> None:
+        try:
+            await self.ping(contact)
+        except (TransportError, ProtocolError):
+            return  # `ask` has noted it
+
+    def later(self, work: Callable[..., Awaitable[object]], *args: object) -> bool:
+        """Do something in the background, unless too much is going on there already."""
+        if self._background >= BACKGROUND_MAX:
+            return False
+        self._background += 1
+        self._tasks.start_soon(self._run, work, args)
+        return True
+
+    async def _run(self, work: Callable[..., Awaitable[object]], args: Sequence[object]) -> None:
+        try:
+            await work(*args)
+        finally:
+            self._background -= 1
+
+    def near(self, target: int, count: int = K) -> tuple[Contact, ...]:
+        """Return the closest live contacts: what we tell others."""
+        return tuple(e.contact for e in self.table.closest(target, count, live=True))
+
+    def keeps(self, target: bytes) -> bool:
+        """Tell whether this node stores what lies at a target (C26)."""
+        return self.mode is DhtMode.FULL or self.table.is_near(int.from_bytes(target, "big"))
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Return the routing table, for people."""
+        now = self.clock.now()
+        return [
+            PeerInfo(
+                e.contact.public,
+                tuple(f"{a.kind}:{a.endpoint}" for a in e.contact.addresses),
+                self.table.bucket_of(e.contact.public),
+                max(0.0, now - e.seen_s),
+                e.failures,
+                self.transports.find(e.contact.public) is not None,
+            )
+            for e in self.table
+        ]
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    async def ask(
+        self, contact: Contact, method: int, request: Message, timeout_s: float = CALL_TIMEOUT_S
+    ) -> Message:
+        """Call, and let the routing table know how it went. Raises as `Client.exchange`."""
+        frame = self.client.frame(method, request)
+        return await self.send(contact, method, frame, timeout_s=timeout_s)
+
+    async def send(
+        self,
+        contact: Contact,
+        method: int,
+        frame: bytes,
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        again: bool = True,
+    ) -> Message:
+        """Do the same with a ready frame."""
+        self.meet(contact)
+        try:
+            reply = await self.client.exchange(
+                contact.public, method, frame, timeout_s=timeout_s, again=again
+            )
+        except ReplyError:
+            self.heard(contact.public, contact.addresses)
+            raise
+        except (TransportError, RemoteProtocolError):
+            self.lost(contact.public)
+            raise
+        mode = reply.mode if isinstance(reply, Pong) else ""
+        self.heard(contact.public, contact.addresses, mode if mode in ("full", "regular") else "")
+        return reply
+
+    def meet(self, contact: Contact) -> None:
+        """Let the dialler know where a contact may be found, where that is needed."""
+        if contact.addresses and self.transports.find(contact.public) is None:
+            self.transports.addresses.learn(contact)
+
+    async def ping(self, contact: Contact) -> Pong:
+        """Ask a node what it is."""
+        reply = await self.ask(contact, DhtMethod.PING, Ping())
+        assert isinstance(reply, Pong)
+        return reply
+
+    # --- lookups ---------------------------------------------------------------------------------
+
+    def is_global(self, public: bytes) -> bool:
+        """Tell whether a peer is known to be on the open internet."""
+        return has_global(self.transports.addresses.find(public))
+
+    async def walk(self, lookup: Lookup, ask: Ask) -> None:
+        """Run a lookup to its end. `ask` reports to the lookup and raises nothing.
+
+        Questions run in the background: those still open at the end finish by themselves, so
+        their streams stay usable and the routing table learns of their fate.
+        """
+        wake = anyio.Event()
+
+        async def one(contact: Contact) -> None:
+            await ask(contact)
+            launch()
+            if lookup.done(self.clock.now()):
+                wake.set()
+
+        def launch() -> None:
+            for candidate in lookup.next(self.clock.now()):
+                if not self.later(one, candidate.contact):
+                    lookup.failed(candidate.contact.public)
+
+        async with self._lookups:
+            launch()
+            while not lookup.done(now := self.clock.now()):
+                with anyio.move_on_after(max(0.0, lookup.wake_s() - now) + 0.001):
+                    await wake.wait()
+                lookup.tick(self.clock.now())
+                launch()
+        self.table.refreshed(lookup.target, self.clock.now())
+
+    async def find_nodes(
+        self, target: int, *, settle: int = K, also: Sequence[Contact] = ()
+    ) -> Lookup:
+        """Look for the nodes closest to a target; `also` are starting points besides the table."""
+        start = [e.contact for e in self.table.closest(target)]
+        lookup = Lookup(
+            target,
+            [*start, *also],
+            own=self.identity.public,
+            now=self.clock.now(),
+            settle=settle,
+        )
+        request = FindNode(target.to_bytes(32, "big"))
+
+        async def ask(contact: Contact) -> None:
+            try:
+                reply = await self.ask(contact, DhtMethod.FIND_NODE, request)
+            except (TransportError, ProtocolError):
+                lookup.failed(contact.public)
+                return
+            assert isinstance(reply, Nodes)
+            lookup.answered(
+                contact.public,
+                reply.contacts,
+                teller_is_global=self.is_global(contact.public),
+            )
+
+        await self.walk(lookup, ask)
+        return lookup

@@ -1,0 +1,291 @@
+"""Putting items at the nodes closest to their targets: in parallel, by quorum, with a true report.
+
+Why grouped by node: a batch of a thousand items goes to each of its nodes in a few frames, not in
+a thousand calls, and one lookup serves many targets. Why a report per replica: "stored" with no
+peer at all was the original's answer (C15), and a put that waits for every dead node takes minutes
+(C44). `cas` goes to every replica, and who holds something newer is handed back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+import anyio
+
+from dht_kademlia.core.contacts import id_of
+from dht_kademlia.core.messages import (
+    BATCH_ITEMS_MAX,
+    Batch,
+    ErrorCode,
+    Outcomes,
+    PutValue,
+    Stored,
+)
+from dht_kademlia.core.pages import ENTRY_BYTES
+from dht_kademlia.core.placement import Placement
+from dht_kademlia.core.routing_table import K
+from dht_kademlia.node import SETTLE, Kademlia
+from skycore.contracts.dht import PutReport, Replica
+from skycore.contracts.store import PutOutcome
+from skycore.errors import ItemError, NotClosestError, ProtocolError, ReplyError, TransportError
+from skycore.model.addresses import Contact
+from skycore.model.items import MutableItem
+from skycore.model.limits import CALL_TIMEOUT_S, PAGE_TIMEOUT_S
+from skycore.model.numbers import DhtMethod
+
+__all__ = ["put", "put_many"]
+
+log = logging.getLogger(__name__)
+
+SPARE: Final = K
+"""How many next-closest nodes may stand in for those that fail."""
+BATCH_BYTES_MAX: Final = 512 * 1024
+LOOKUPS_AT_ONCE: Final = 8
+PEERS_AT_ONCE: Final = 32
+QUIET_LOOKUPS: Final = 16
+"""After this many lookups in a row that met nobody new, a batch knows all there is to know."""
+
+
+async def put(node: Kademlia, item: MutableItem, cas: int | None) -> PutReport:
+    """Store one item here, if near or full, and at the k closest nodes."""
+    own = (await _admit(node, [item], cas))[0]
+    if _is_final(own):
+        return PutReport(own)
+    target = int.from_bytes(item.target, "big")
+    contacts = await _places(node, target)
+    return _counted(node, PutReport(own, await _place(node, item, cas, contacts)))
+
+
+def _is_final(own: PutOutcome) -> bool:
+    """Tell whether our own store's word ends it: refused, and not for being far away."""
+    return not own.accepted and own.code != NotClosestError.code
+
+
+def _counted(node: Kademlia, report: PutReport) -> PutReport:
+    node.stats.puts += 1
+    node.stats.replicas += report.stored
+    return report
+
+
+async def _admit(
+    node: Kademlia, items: Sequence[MutableItem], cas: int | None
+) -> Sequence[PutOutcome]:
+    """Judge every item, and store those that this node keeps."""
+    outcomes: list[PutOutcome | None] = [None] * len(items)
+    kept = []
+    for index, item in enumerate(items):
+        if node.keeps(item.target):
+            kept.append(index)
+            continue
+        try:
+            node.items.judge(item)
+            outcomes[index] = PutOutcome(NotClosestError.code, text="kept by nearer nodes only")
+        except ItemError as bad:
+            outcomes[index] = PutOutcome(bad.code, text=str(bad))
+    admitted = await node.items.admit(
+        [items[index] for index in kept],
+        sender=node.identity.public,
+        cas=[cas] * len(kept),
+    )
+    for index, outcome in zip(kept, admitted, strict=True):
+        outcomes[index] = outcome
+    return [o or PutOutcome(ErrorCode.SERVER) for o in outcomes]
+
+
+async def _places(node: Kademlia, target: int, also: Sequence[Contact] = ()) -> list[Contact]:
+    """Return the k closest nodes, and spare ones behind them.
+
+    Whoever knows fewer than k nodes in all sends to all of them: there is nothing to look for
+    that the next refresh would not bring.
+    """
+    lookup = await node.find_nodes(target, settle=SETTLE, also=also)
+    return lookup.closest(SPARE)
+
+
+async def _place(
+    node: Kademlia, item: MutableItem, cas: int | None, contacts: Sequence[Contact]
+) -> tuple[Replica, ...]:
+    """Send one item to its nodes, all at once, and return when enough of them answered."""
+    frame = node.client.frame(DhtMethod.PUT_VALUE, PutValue(item, cas))
+    placement = Placement(contacts, now=node.clock.now(), limit_s=CALL_TIMEOUT_S)
+    wake = anyio.Event()
+
+    async def one(contact: Contact) -> None:
+        try:
+            reply = await node.send(contact, DhtMethod.PUT_VALUE, frame, again=cas is None)
+            assert isinstance(reply, Stored)
+            replica = Replica(contact.public, reply.code, reply.seq, reply.text[:200])
+            placement.answered(replica, node.clock.now())
+        except ReplyError as refused:
+            replica = Replica(contact.public, refused.code, 0, str(refused)[:200])
+            placement.answered(replica, node.clock.now())
+        except (TransportError, ProtocolError) as failed:
+            placement.failed(contact.public, str(failed)[:200])
+        launch()
+
+    def launch() -> None:
+        """Send to whom it may concern; wake the waiter when its time changed or all is done."""
+        for contact in placement.next():
+            if not node.later(one, contact):
+                placement.failed(contact.public, "this node is too busy")
+        if placement.wake_s() != until or placement.done(node.clock.now()):
+            wake.set()
+
+    until = placement.wake_s()
+    launch()
+    while not placement.done(now := node.clock.now()):
+        until = placement.wake_s()
+        with anyio.move_on_after(max(0.0, until - now) + 0.001):
+            await wake.wait()
+            wake = anyio.Event()
+    return placement.replicas()
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Batch:
+    """A batch on its way: which item goes where, and what became of it."""
+
+    items: Sequence[MutableItem]
+    own: Sequence[PutOutcome]
+    replicas: list[list[Replica]]
+    open_at: list[int]
+    """For each item, how many nodes have not answered yet."""
+    done: int = 0
+    known: dict[bytes, Contact] = field(default_factory=dict)
+    """Everybody met by this batch's lookups: they seed the next ones."""
+    quiet: int = 0
+
+
+async def put_many(
+    node: Kademlia,
+    items: Sequence[MutableItem],
+    cas: int | None,
+    progress: Callable[[int], None] | None,
+) -> Sequence[PutReport]:
+    """Store many items, each at its k closest nodes, grouped by node."""
+    if len(items) == 1:
+        report = await put(node, items[0], cas)
+        if progress:
+            progress(1)
+        return [report]
+    own = await _admit(node, items, cas)
+    batch = _Batch(items, own, [[] for _ in items], [0] * len(items))
+    live = [index for index, outcome in enumerate(own) if not _is_final(outcome)]
+    batch.done = len(items) - len(live)
+    plan = await _plan(node, batch, live)
+    limiter = anyio.Semaphore(PEERS_AT_ONCE)
+    async with anyio.create_task_group() as tasks:
+        for contact, indexes in plan:
+            tasks.start_soon(_send_all, node, batch, contact, indexes, cas, progress, limiter)
+    if progress:
+        progress(len(items))
+    return [
+        _counted(node, PutReport(own[index], tuple(batch.replicas[index])))
+        for index in range(len(items))
+    ]
+
+
+async def _plan(
+    node: Kademlia, batch: _Batch, live: Sequence[int]
+) -> list[tuple[Contact, list[int]]]:
+    """Find out which node gets which items."""
+    for entry in node.table:
+        batch.known[entry.contact.public] = entry.contact
+    targets = {i: int.from_bytes(batch.items[i].target, "big") for i in live}
+    # neighbours in the id space one after the other: each lookup starts where the last one ended
+    order = sorted(live, key=lambda i: targets[i])
+    turn = count()
+
+    async def worker() -> None:
+        while (at := next(turn)) < len(order):
+            if batch.quiet >= QUIET_LOOKUPS or (at and len(batch.known) < K):
+                return
+            await _learn(node, batch, targets[order[at]])
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(LOOKUPS_AT_ONCE, len(order))):
+            tasks.start_soon(worker)
+    groups: dict[bytes, list[int]] = {}
+    met = [(id_of(public), public) for public in batch.known]
+    for index in order:
+        target = targets[index]
+        for _, public in sorted(met, key=lambda pair: pair[0] ^ target)[:K]:
+            groups.setdefault(public, []).append(index)
+            batch.open_at[index] += 1
+    return [(batch.known[public], indexes) for public, indexes in groups.items()]
+
+
+async def _learn(node: Kademlia, batch: _Batch, target: int) -> None:
+    nearest = sorted(batch.known.values(), key=lambda c: id_of(c.public) ^ target)[:K]
+    lookup = await node.find_nodes(target, settle=SETTLE, also=nearest)
+    before = len(batch.known)
+    for contact in lookup.closest(SPARE):
+        batch.known.setdefault(contact.public, contact)
+    for public in lookup.dead():
+        batch.known.pop(public, None)
+    batch.quiet = batch.quiet + 1 if len(batch.known) <= before else 0
+
+
+async def _send_all(
+    node: Kademlia,
+    batch: _Batch,
+    contact: Contact,
+    indexes: Sequence[int],
+    cas: int | None,
+    progress: Callable[[int], None] | None,
+    limiter: anyio.Semaphore,
+) -> None:
+    """Send one node its share, frame after frame; a node that fails once gets no more of them."""
+    async with limiter:
+        trouble = ""
+        for some in _frames(batch.items, indexes):
+            if not trouble:
+                trouble = await _send(node, batch, contact, some, cas)
+            if trouble:
+                for index in some:
+                    replica = Replica(contact.public, ErrorCode.NO_ANSWER, 0, trouble)
+                    batch.replicas[index].append(replica)
+            for index in some:
+                batch.open_at[index] -= 1
+                batch.done += not batch.open_at[index]
+            if progress:
+                progress(batch.done)
+
+
+def _frames(items: Sequence[MutableItem], indexes: Sequence[int]) -> Sequence[list[int]]:
+    """Cut a share into what fits a frame, by bytes and by count."""
+    frames: list[list[int]] = [[]]
+    size = 0
+    for index in indexes:
+        more = len(items[index].v) + 2 * ENTRY_BYTES
+        if frames[-1] and (size + more > BATCH_BYTES_MAX or len(frames[-1]) == BATCH_ITEMS_MAX):
+            frames.append([])
+            size = 0
+        frames[-1].append(index)
+        size += more
+    return frames
+
+
+async def _send(
+    node: Kademlia, batch: _Batch, contact: Contact, some: Sequence[int], cas: int | None
+) -> str:
+    """Send one frame and note each outcome; returns what went wrong, if anything."""
+    request = Batch(tuple(PutValue(batch.items[index], cas) for index in some))
+    try:
+        reply = await node.ask(contact, DhtMethod.PUT_BATCH, request, PAGE_TIMEOUT_S)
+    except (TransportError, ProtocolError) as failed:
+        return str(failed)[:200] or "failed"
+    assert isinstance(reply, Outcomes)
+    if len(reply.outcomes) != len(some):
+        return f"{len(reply.outcomes)} outcomes for {len(some)} items"
+    for index, said in zip(some, reply.outcomes, strict=True):
+        replica = Replica(contact.public, said.code, said.seq, said.text[:200])
+        batch.replicas[index].append(replica)
+    return ""

@@ -1,0 +1,199 @@
+"""Parameters and results of the DHT's RPC methods: plain JSON; seq as text, keys as hex.
+
+Why seq as text: a JSON number is exact up to 2^53 only, and a seq is nanoseconds (C52).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from skycore.model.limits import SALT_MAX, SUBJECT_MAX, VALUE_MAX
+
+__all__ = [
+    "BadItem",
+    "DeleteParams",
+    "GetParams",
+    "GetResult",
+    "ItemView",
+    "ListParams",
+    "ListResult",
+    "NoParams",
+    "PeerView",
+    "PeersResult",
+    "PutParams",
+    "PutResult",
+    "ReplicaView",
+    "StatusResult",
+    "SyncParams",
+    "SyncResult",
+]
+
+SaltText = Annotated[str, Meta(max_length=2 * SALT_MAX + 4)]
+HexKey = Annotated[str, Meta(max_length=2 * SUBJECT_MAX, pattern="^([0-9a-f]{2})*$")]
+LIST_MAX = 1_000
+
+
+class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing."""
+
+
+class GetParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which record; the subject defaults to this node's own key."""
+
+    salt: SaltText
+    subject: HexKey = ""
+    age_max_s: float | None = None
+    local: bool = False
+
+
+class ItemView(msgspec.Struct, frozen=True):
+    """An item for people: who signed it, by what right, until when, and via whom it came."""
+
+    target: str
+    subject: str
+    salt: str
+    signer: str
+    item_class: str
+    kind: str
+    seq: str
+    until: int
+    """Unix second at which it ends."""
+    stored_at: float
+    """Unix seconds at which this node stored, or read, it."""
+    via: str
+    value_hex: str
+    value: Any = None
+    """As its namespace reads it, else as text, else nothing."""
+
+
+class GetResult(msgspec.Struct, frozen=True):
+    """Found, deleted, or neither."""
+
+    found: bool
+    deleted: bool
+    item: ItemView | None = None
+
+
+class PutParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to publish: exactly one of text, hex and json."""
+
+    salt: SaltText
+    subject: HexKey = ""
+    text: Annotated[str, Meta(max_length=VALUE_MAX)] | None = None
+    hex: Annotated[str, Meta(max_length=2 * VALUE_MAX)] | None = None
+    json: Any = msgspec.UNSET
+    cas: str | None = None
+    """Expected current seq, 0 for none."""
+
+
+class DeleteParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which record of ours to delete."""
+
+    salt: SaltText
+    subject: HexKey = ""
+    cas: str | None = None
+
+
+class ReplicaView(msgspec.Struct, frozen=True):
+    """What one node said."""
+
+    peer: str
+    code: int
+    seq: str
+    text: str
+
+
+class PutResult(msgspec.Struct, frozen=True):
+    """What became of it, node by node."""
+
+    seq: str
+    unchanged: bool
+    stored: int
+    """How many nodes hold it now, over all mirrors."""
+    replicas: list[ReplicaView]
+    own: list[str]
+    """What the store of each mirror's node said."""
+
+
+class ListParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of what this node holds, by target; go on with `after` = the last page's `next`."""
+
+    salt: SaltText | None = None
+    after: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    limit: Annotated[int, Meta(ge=1, le=LIST_MAX)] = 100
+
+
+class BadItem(msgspec.Struct, frozen=True):
+    """An item whose value does not read as its namespace says."""
+
+    target: str
+    error: str
+
+
+class ListResult(msgspec.Struct, frozen=True):
+    """A page. `total` counts all items under the salt, exactly, tombstones included."""
+
+    items: list[ItemView]
+    bad: list[BadItem]
+    total: int
+    next: str
+
+
+class SyncParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pull from whom, under which salt. Defaults: the first full node that answers, all salts."""
+
+    peer: HexKey = ""
+    salt: SaltText | None = None
+
+
+class SyncResult(msgspec.Struct, frozen=True):
+    """What a sync did; the counts are the store's."""
+
+    peer: str
+    received: int
+    stored: int
+    renewed: int
+    held: int
+    refused: int
+    pages: int
+    bytes: int
+    complete: bool
+    reasons: list[str]
+
+
+class PeerView(msgspec.Struct, frozen=True):
+    """A contact of the routing table."""
+
+    public: str
+    addresses: list[str]
+    bucket: int
+    last_seen_s: float
+    failures: int
+    connected: bool
+
+
+class PeersResult(msgspec.Struct, frozen=True):
+    """The routing table."""
+
+    peers: list[PeerView]
+
+
+class StatusResult(msgspec.Struct, frozen=True):
+    """How the DHT is."""
+
+    mode: str
+    node_id: str
+    peers: int
+    bootstrap_nodes: int
+    items: dict[str, int]
+    bytes: int
+    lookups: dict[str, int]
+    puts: int
+    replicas_per_put: float
+    calls_served: int
+    calls_failed: int
+    refused: dict[str, int]
+    last_sync: dict[str, Any] | None

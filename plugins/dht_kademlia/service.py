@@ -1,0 +1,251 @@
+"""The factories: the node itself, and its faces to the rest of skycore."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+
+from dht_kademlia.bootstrap import bootstrap, check_contacts, load_table, save_table
+from dht_kademlia.client import DHT_SERVICE, Client
+from dht_kademlia.core.codec import MsgpackCodec
+from dht_kademlia.node import Kademlia
+from dht_kademlia.puts import put, put_many
+from dht_kademlia.reads import read
+from dht_kademlia.rpc import DhtMethods
+from dht_kademlia.server import Server
+from dht_kademlia.settings import KademliaSettings
+from dht_kademlia.status import DhtStatus
+from dht_kademlia.sync import Cursors, find_full_node, pull
+from skycore.contracts.dht import Dht, Mirror, PeerInfo, PutReport, SyncReport
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.publish import Publisher
+from skycore.contracts.rpc import RpcService
+from skycore.contracts.runtime import Clock, Entropy, Files, Identity, Lifecycle
+from skycore.contracts.status import StatusSource
+from skycore.contracts.store import Items
+from skycore.contracts.streams import StreamListener, Streams
+from skycore.contracts.transport import Transports
+from skycore.errors import SkycoreError
+from skycore.events import Events
+from skycore.model.addresses import Contact, parse_contact
+from skycore.model.items import MutableItem, StoredItem
+from skycore.model.keys import PubKey
+from skycore.tasks import every
+
+__all__ = [
+    "KademliaDht",
+    "KademliaMirror",
+    "open_dht",
+    "open_dht_mirror",
+    "open_dht_rpc",
+    "open_dht_status",
+    "open_kademlia",
+]
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_kademlia(
+    settings: KademliaSettings,
+    identity: Identity,
+    items: Items,
+    streams: tuple[Streams, ...],
+    transports: Transports,
+    clock: Clock,
+    entropy: Entropy,
+    files: Files,
+    lifecycle: Lifecycle,
+    events: Events,
+) -> AsyncIterator[Kademlia]:
+    """Run a node of the DHT: listen first, then (once all parts are up) serve and bootstrap."""
+    codec = MsgpackCodec()
+    client = Client(streams, codec, clock, per_peer_max=settings.pool_streams_per_peer_max)
+    async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
+        node = Kademlia(
+            settings,
+            identity,
+            items,
+            client,
+            transports,
+            clock,
+            entropy.random(),
+            tasks,
+            events.publish,
+        )
+        node.seeds = _seeds(settings, identity, transports)
+        saved = load_table(files, len(identity.public))
+        server = Server(node, codec)
+        listeners = [await stack.enter_async_context(s.listen(DHT_SERVICE)) for s in streams]
+        tasks.start_soon(_live, node, server, listeners, saved, files, lifecycle)
+        try:
+            yield node
+        finally:
+            save_table(node, files)
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1.0):
+                await client.aclose()
+
+
+def _seeds(
+    settings: KademliaSettings, identity: Identity, transports: Transports
+) -> tuple[Contact, ...]:
+    suite = identity.network.suite
+    parsed = [parse_contact(suite, text) for text in settings.bootstrap]
+    seeds = tuple(c for c in parsed if c.public != identity.public)
+    for seed in seeds:
+        transports.addresses.learn(seed, pinned=True)
+    return seeds
+
+
+async def _live(
+    node: Kademlia,
+    server: Server,
+    listeners: Sequence[StreamListener],
+    saved: Sequence[Contact],
+    files: Files,
+    lifecycle: Lifecycle,
+) -> None:
+    await lifecycle.wait_ready()
+    settings = node.settings
+
+    looked = entered = float("-inf")
+
+    def rest_s() -> float:
+        """Return what is left of the retry period: a dial that hung for long is part of it."""
+        return max(1.0, looked + settings.bootstrap_retry_s - node.clock.now())
+
+    async def enter() -> None:
+        """Bootstrap if nobody is known, or if it is time again."""
+        nonlocal looked, entered
+        looked = node.clock.now()
+        if not len(node.table) or looked - entered >= settings.bootstrap_interval_s:
+            entered = looked
+            await bootstrap(node, saved if not len(node.table) else ())
+
+    async def check() -> None:
+        await check_contacts(node)
+        save_table(node, files)
+
+    async with anyio.create_task_group() as tasks:
+        for listener in listeners:
+            tasks.start_soon(server.accept, listener, tasks)
+        tasks.start_soon(lambda: every(rest_s, enter, name="dht bootstrap"))
+        check_s = settings.check_interval_s
+        tasks.start_soon(lambda: every(check_s, check, name="dht contacts", at_once=False))
+
+
+# --- the faces -----------------------------------------------------------------------------------
+
+
+class KademliaDht:
+    """The node as the rest of skycore sees it: `contracts.dht.Dht`."""
+
+    def __init__(self, node: Kademlia, cursors: Cursors) -> None:
+        self._node = node
+        self._cursors = cursors
+        self.mode = node.mode
+
+    @property
+    def peer_count(self) -> int:
+        """Contacts in the routing table."""
+        return len(self._node.table)
+
+    async def get(
+        self, subject: bytes, salt: bytes, *, age_max_s: float | None = None, local: bool = False
+    ) -> StoredItem | None:
+        """Return the best live item."""
+        return await read(self._node, subject, salt, age_max_s=age_max_s, local=local)
+
+    async def put(self, item: MutableItem, *, cas: int | None = None) -> PutReport:
+        """Store here if near (or full), and at the closest nodes."""
+        return await put(self._node, item, cas)
+
+    async def put_many(
+        self, items: Sequence[MutableItem], progress: Callable[[int], None] | None = None
+    ) -> Sequence[PutReport]:
+        """Put a batch, grouped by node."""
+        return await put_many(self._node, items, None, progress)
+
+    async def sync(
+        self,
+        peer: PubKey | None = None,
+        salt: bytes | None = None,
+        progress: Callable[[int, bool], None] | None = None,
+    ) -> SyncReport:
+        """Pull what changed at a full node."""
+        node = self._node
+        if peer is None:
+            contact = await find_full_node(node)
+        else:
+            contact = Contact(peer, node.transports.addresses.find(peer))
+        return await pull(node, self._cursors, contact, salt, progress)
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Return the routing table."""
+        return self._node.peers()
+
+
+class KademliaMirror:
+    """Published entries go into the DHT: `contracts.dht.Mirror`."""
+
+    name = "dht"
+
+    def __init__(self, node: Kademlia) -> None:
+        self._node = node
+
+    async def mirror(
+        self,
+        items: Sequence[MutableItem],
+        *,
+        cas: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Sequence[PutReport]:
+        """Put the items; one report each."""
+        return await put_many(self._node, items, cas, progress)
+
+
+@asynccontextmanager
+async def open_dht(node: Kademlia, files: Files) -> AsyncIterator[Dht]:
+    """Give the DHT to the rest of the node; a full node also keeps in step with another one."""
+    dht = KademliaDht(node, Cursors(files))
+    async with anyio.create_task_group() as tasks:
+        if node.settings.full_node and node.settings.sync_interval_s:
+            tasks.start_soon(_keep_in_step, node, dht)
+        yield dht
+        tasks.cancel_scope.cancel()
+
+
+async def _keep_in_step(node: Kademlia, dht: Dht) -> None:
+    async def step() -> None:
+        if not len(node.table):
+            return
+        try:
+            await dht.sync()
+        except SkycoreError as failed:
+            log.debug("no sync error=%r", str(failed))
+
+    await every(node.settings.sync_interval_s, step, name="dht sync", at_once=False)
+
+
+@asynccontextmanager
+async def open_dht_mirror(node: Kademlia) -> AsyncIterator[Mirror]:
+    """Bring published entries into the DHT."""
+    yield KademliaMirror(node)
+
+
+@asynccontextmanager
+async def open_dht_rpc(
+    dht: Dht, node: Kademlia, publisher: Publisher, namespaces: Namespaces, clock: Clock
+) -> AsyncIterator[RpcService]:
+    """Offer the methods dht.status, get, put, delete, list, sync and peers."""
+    yield DhtMethods(dht, node, publisher, namespaces, clock)
+
+
+@asynccontextmanager
+async def open_dht_status(node: Kademlia) -> AsyncIterator[StatusSource]:
+    """Say how the DHT is, for `visor info`."""
+    yield DhtStatus(node)

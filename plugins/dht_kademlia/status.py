@@ -1,0 +1,65 @@
+"""What the DHT says of itself: how many it knows, what it holds, how lookups end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dht_kademlia.node import Kademlia
+from skycore.contracts.status import Health, Status
+
+__all__ = ["DhtStatus", "describe", "salt_text"]
+
+
+def salt_text(salt: bytes) -> str:
+    """Return a salt as people write it: its text, or hex: and its digits."""
+    try:
+        text = salt.decode()
+    except UnicodeDecodeError:
+        return "hex:" + salt.hex()
+    return text if text.isprintable() and not text.startswith("hex:") else "hex:" + salt.hex()
+
+
+async def describe(node: Kademlia) -> dict[str, Any]:
+    """Return the facts, as plain data with stable names."""
+    stats, usage = node.stats, await node.items.usage()
+    sync: dict[str, Any] | None = None
+    if stats.last_sync:
+        sync = msgspec.to_builtins(msgspec.structs.replace(stats.last_sync, peer=b""))
+        sync["peer"] = stats.last_sync.peer.hex()
+        sync["seconds_ago"] = round(node.clock.now() - stats.last_sync_s, 1)
+    return {
+        "mode": node.mode.value,
+        "node_id": f"{node.table.own_id:064x}",
+        "peers": len(node.table),
+        "bootstrap_nodes": len(node.seeds),
+        "items": {salt_text(salt): used.items for salt, used in sorted(usage.items())},
+        "bytes": sum(used.bytes for used in usage.values()),
+        "lookups": dict(sorted(stats.lookups.items())),
+        "puts": stats.puts,
+        "replicas_per_put": round(stats.replicas / stats.puts, 1) if stats.puts else 0.0,
+        "calls_served": stats.calls_served,
+        "calls_failed": stats.calls_failed,
+        "refused": {str(code): count for code, count in sorted(stats.refused.items())},
+        "last_sync": sync,
+    }
+
+
+class DhtStatus:
+    """`contracts.status.StatusSource` of the DHT."""
+
+    name = "dht"
+
+    def __init__(self, node: Kademlia) -> None:
+        self._node = node
+
+    async def status(self) -> Status:
+        """Return the truth now. Knowing nobody is degraded, unless there is nobody to ask."""
+        fields = await describe(self._node)
+        items = sum(fields["items"].values())
+        summary = f"{fields['mode']} node, {fields['peers']} peers, {items} items"
+        alone = self._node.seeds and not fields["peers"]
+        if alone:
+            summary += "; no bootstrap node answers"
+        return Status(Health.DEGRADED if alone else Health.OK, summary, fields)

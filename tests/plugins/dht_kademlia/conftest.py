@@ -1,0 +1,138 @@
+"""Small DHTs in memory: real nodes of the plugin over streams that need no transport."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import pytest
+
+from dht_kademlia.service import KademliaDht, open_kademlia
+from dht_kademlia.settings import KademliaSettings
+from dht_kademlia.sync import Cursors
+from skycore.events import Events
+from skycore.model.addresses import Address, Contact
+from skycore.model.items import Kind, make_item
+from skycore.testing.fakes import (
+    TEST_NETWORK,
+    AlwaysReady,
+    MemoryFiles,
+    SeededEntropy,
+    identity,
+)
+from skycore.testing.items import DictItems
+from skycore.testing.loop import simulate
+from skycore.testing.streams import MemoryExchange, MemoryStreams, MemoryTransports
+
+START_NS = 1_800_000_000 * 10**9
+
+
+class LoopClock:
+    """The running loop's time, virtual or not."""
+
+    def now(self) -> float:
+        return anyio.current_time()
+
+    def wall_ns(self) -> int:
+        return START_NS + int(self.now() * 1e9)
+
+    def wall_s(self) -> int:
+        return self.wall_ns() // 10**9
+
+
+class Member:
+    """A node of the test network, and what it is made of."""
+
+    def __init__(self, name, node, dht, items, files, exchange):
+        self.name, self.node, self.dht = name, node, dht
+        self.items, self.files, self.exchange = items, files, exchange
+        self.public = node.identity.public
+
+    @property
+    def contact(self):
+        return Contact(self.public, (Address("stcpr", f"192.0.2.1:{1000 + int(self.name[1:])}"),))
+
+
+class Network:
+    """Nodes that know each other's addresses once they have spoken, as after a Hello."""
+
+    def __init__(self, latency_s=0.0):
+        self.exchange = MemoryExchange(latency_s)
+        self.clock = LoopClock()
+        self.members = {}
+
+    @staticmethod
+    def contact_of(name):
+        public = identity(name).public
+        return Contact(public, (Address("stcpr", f"192.0.2.1:{1000 + int(name[1:])}"),))
+
+    def text_of(self, name):
+        contact = self.contact_of(name)
+        return f"{contact.public.hex()}@{contact.addresses[0].endpoint}"
+
+    @asynccontextmanager
+    async def node(self, name, *, seeds=(), files=None, items=None, transports=None, **settings):
+        me = identity(name)
+        files = files or MemoryFiles()
+        items = items or DictItems(TEST_NETWORK, self.clock, name=name)
+        transports = transports or MemoryTransports()
+        # every caller's listening address is known from its Hello
+        transports.addresses.known.update(
+            {identity(f"n{i}").public: self.contact_of(f"n{i}").addresses for i in range(210)}
+        )
+        self.exchange.down.discard(me.public)
+        async with open_kademlia(
+            KademliaSettings(bootstrap=tuple(self.text_of(s) for s in seeds), **settings),
+            me,
+            items,
+            (MemoryStreams(self.exchange, me.public),),
+            transports,
+            self.clock,
+            SeededEntropy(int(name[1:])),
+            files,
+            AlwaysReady(),
+            Events(),
+        ) as node:
+            member = Member(
+                name, node, KademliaDht(node, Cursors(files)), items, files, self.exchange
+            )
+            self.members[name] = member
+            try:
+                yield member
+            finally:
+                self.exchange.stop(me.public)
+                del self.members[name]
+
+    @asynccontextmanager
+    async def nodes(self, count, **settings):
+        """Start n0 … and bootstrap all of them from n0."""
+        async with AsyncExitStack() as stack:
+            members = [
+                await stack.enter_async_context(
+                    self.node(f"n{i}", seeds=("n0",) if i else (), **settings)
+                )
+                for i in range(count)
+            ]
+            await anyio.sleep(1.0)
+            yield members
+
+
+def item_of(name, seq=1, v=b"value", salt=b"t", until=START_NS // 10**9 + 3600, kind=Kind.VALUE):
+    me = identity(name)
+    return make_item(TEST_NETWORK, me.secret, salt=salt, seq=seq, until=until, v=v, kind=kind)
+
+
+@pytest.fixture
+def virtual():
+    """Run an async function on a virtual clock."""
+    return simulate
+
+
+@pytest.fixture
+def make_network():
+    return Network
+
+
+@pytest.fixture
+def make():
+    return item_of
