@@ -42,7 +42,7 @@ from skycore.jsonrpc.messages import (
     progress_frame,
     result_frame,
 )
-from skycore.jsonrpc.turns import Sender, Turns
+from skycore.jsonrpc.turns import Sender, TaskPool, Turns
 from skycore.logs import LimitedLog
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import RPC_FRAME_MAX
@@ -112,7 +112,7 @@ class RpcServer:
         limits: ServerLimits | None = None,
     ) -> None:
         self.rpc = rpc
-        self.tasks = tasks
+        self.tasks = TaskPool(tasks)
         self.clock = clock
         self.lifecycle = lifecycle
         self.limits = limits or ServerLimits()
@@ -120,6 +120,10 @@ class RpcServer:
         self.calls = 0
         """Calls answered so far, errors included."""
         self._peers: dict[PubKey | None, _Peer] = {}
+
+    def take(self, stream: RpcStream, caller: Caller) -> None:
+        """Serve a stream in a task of our own."""
+        self.tasks.start(self.serve, stream, caller)
 
     async def serve(self, stream: RpcStream, caller: Caller) -> None:
         """Answer what comes on a stream, until the caller ends its side; then close it."""
@@ -227,7 +231,7 @@ class _Session:
     def cut(self) -> None:
         """End it: no answer is sent any more."""
         self._end()
-        self._server.tasks.start_soon(self._close)
+        self._server.tasks.start(self._close)
 
     async def _close(self) -> None:
         with contextlib.suppress(TransportError):
@@ -282,7 +286,7 @@ class _Session:
             nonlocal reads
             reads = False
             self._calls.add(scope)
-            self._server.tasks.start_soon(self._read_on)
+            self._server.tasks.start(self._read_on)
 
         try:
             with scope:
@@ -354,7 +358,7 @@ class _Session:
             self._news[call_id] = (done, total, text)
             if not self._telling:
                 self._telling = True
-                self._server.tasks.start_soon(self._tell)
+                self._server.tasks.start(self._tell)
 
         return tell
 

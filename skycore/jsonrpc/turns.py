@@ -1,18 +1,24 @@
-"""Taking turns, cheaply: anyio's Lock and Semaphore cost 4 µs even when nobody else is there.
+"""Taking turns and starting tasks, cheaply.
 
-That is a fifth of a small call. These two do nothing but count until somebody has to wait.
+anyio's Lock and Semaphore cost 4 µs even when nobody else is there, and a new task 12 µs: together
+a third of a small call. These do nothing but count until somebody has to wait, and use tasks again.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from skycore.errors import StreamError
 from skycore.jsonrpc.messages import RpcStream
 
-__all__ = ["Sender", "Turns"]
+__all__ = ["Sender", "TaskPool", "Turns"]
+
+IDLE_TASKS_MAX = 64
 
 
 class Sender:
@@ -79,3 +85,43 @@ class Turns:
             self._line.popleft().set()
         else:
             self._free += 1
+
+
+class _Idle:
+    """A task without work."""
+
+    __slots__ = ("args", "wanted", "work")
+
+    def __init__(self) -> None:
+        self.wanted = anyio.Event()
+        self.work: Callable[..., Awaitable[object]]
+        self.args: tuple[Any, ...]
+
+
+class TaskPool:
+    """Run work in tasks of a group, each used again and again. An error ends the group, as ever."""
+
+    __slots__ = ("_idle", "_tasks")
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._idle: list[_Idle] = []
+
+    def start(self, work: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Let a task do `work(*args)`, soon."""
+        if self._idle:
+            idle = self._idle.pop()
+            idle.work, idle.args = work, args
+            idle.wanted.set()
+        else:
+            self._tasks.start_soon(self._run, work, args)
+
+    async def _run(self, work: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        while True:
+            await work(*args)
+            if len(self._idle) >= IDLE_TASKS_MAX:
+                return
+            idle = _Idle()
+            self._idle.append(idle)
+            await idle.wanted.wait()
+            work, args = idle.work, idle.args
