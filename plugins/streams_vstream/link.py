@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 
 import anyio
 import anyio.lowlevel
@@ -30,6 +31,8 @@ QUEUED_MAX = TRANSPORT_QUEUE_MAX // 4
 TURNS = QUEUED_MAX // STREAM_CHUNK_MAX
 BUSY_STREAMS = 4
 BULK_BYTES = 4_096
+REFUSAL_S = 4.0
+"""A little more than the pause between two Error packets of one link."""
 
 
 class Flusher:
@@ -124,6 +127,9 @@ class Link:
         self.remote = carrier.transport.remote
         self.dialling: deque[anyio.Event] = deque()
         """Who waits for the peer to acknowledge earlier streams."""
+        self.refusal = ""
+        """What the peer said when it did not serve this packet type."""
+        self.refused_until = 0.0
         self._packet_type = packet_type
         self._flusher = flusher
         self._marked = False
@@ -175,7 +181,19 @@ class Link:
         log.debug("session ended peer=%s streams=%d", short(self.remote), len(lost))
         if session.counters:
             log.info("session had trouble peer=%s counts=%s", short(self.remote), session.counters)
-        for channel in lost:
+        self._wake(lost)
+
+    def refuse(self, reason: str, now: float) -> None:
+        """Fail what we opened: the peer does not serve this packet type.
+
+        It says so once in a few seconds at most, so those who dial meanwhile are told by us.
+        """
+        self.refusal = f"{short(self.remote)} does not serve this: {reason}"
+        self.refused_until = now + REFUSAL_S
+        self._wake(self.session.unserved(self.refusal))
+
+    def _wake(self, channels: Sequence[Channel]) -> None:
+        for channel in channels:
             if channel.tag is not None:
                 channel.tag.wake()
         self.wake_diallers()

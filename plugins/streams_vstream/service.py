@@ -114,6 +114,7 @@ class _Claim:
         session = link.session
         if session.problem:
             return
+        link.refused_until = 0.0
         try:
             events = session.receive(payload, self._now())
         except RemoteProtocolError as broken:
@@ -140,6 +141,11 @@ class _Claim:
 
     def closed(self, transport: Transport) -> None:
         self._streams.lost(transport)
+
+    def refused(self, transport: Transport, reason: str) -> None:
+        if not transport.closed:
+            link = self._streams.link(transport, self.service.packet_type)
+            link.refuse(reason, self._now())
 
 
 class VStreams:
@@ -178,6 +184,8 @@ class VStreams:
                 trouble = StreamError(f"the transport closed: {transport.closed}")
                 continue
             link = self.link(transport, service.packet_type)
+            if link.refused_until > self._clock.now():
+                raise DialError(link.refusal)
             try:
                 return VStream(link, await _open(link))
             except StreamError as error:

@@ -16,7 +16,7 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from skycore.contracts.security import Hello
-from skycore.contracts.transport import PacketHandler, Transport
+from skycore.contracts.transport import PacketHandler, RefusalHandler, Transport
 from skycore.errors import (
     DialError,
     PluginConflictError,
@@ -142,6 +142,9 @@ class MemoryTransport:
         handler = self.here.handlers.get(packet_type)
         if handler is None:
             self.here.unclaimed += 1
+            there = self.other.here.handlers.get(packet_type)
+            if isinstance(there, RefusalHandler):
+                there.refused(self.other, f"packet type {packet_type} is not served here")
             return
         try:
             handler.packet(self, payload)

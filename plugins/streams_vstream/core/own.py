@@ -219,6 +219,19 @@ class OwnSide:
         self._out_size = self.opening = self.backlog = self._ours = self._theirs = 0
         return lost
 
+    def unserved(self, why: str) -> Sequence[Channel]:
+        """Fail the streams that we opened, as the peer throws this packet type away unread.
+
+        Nothing is sent: there is nobody who would read it. The session lives on, for the peer may
+        begin to serve.
+        """
+        failed = [channel for channel in self.channels.values() if channel.ours]
+        for channel in failed:
+            channel.problem = channel.problem or why
+            self._forget(channel)
+        self.outgoing()
+        return failed
+
     def go_away(self, code: int = GO_AWAY_NORMAL) -> None:
         """Tell the peer that no more streams are taken, and why (a GO_AWAY code)."""
         self._frame(header(GO_AWAY, 0, 0, code))

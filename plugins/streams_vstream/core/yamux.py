@@ -139,6 +139,8 @@ class Session(OwnSide):
     def _credit(self, flags: int, stream_id: int, delta: int) -> None:
         if flags & SYN and delta:
             raise _overflow(stream_id, STREAM_WINDOW + delta)
+        if not flags and stream_id and stream_id not in self.channels:
+            return  # an honest peer's last credit may cross the end of the stream
         channel = self._channel(flags, stream_id)
         if channel is None:
             return
