@@ -1,1 +1,1 @@
-"""Who may call: keys listed as hypervisors and on the whitelist."""
+"""Who may call this node: hypervisor keys and the whitelist."""

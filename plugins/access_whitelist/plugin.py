@@ -1,0 +1,47 @@
+"""What this plugin adds to a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = [
+    "skycore_access",
+    "skycore_rpc_methods",
+    "skycore_services",
+    "skycore_settings",
+]
+
+
+@hookimpl
+def skycore_settings() -> Any:
+    """The two lists."""
+    from access_whitelist.settings import WhitelistSettings
+
+    return WhitelistSettings
+
+
+@hookimpl
+def skycore_services() -> Any:
+    """The lists in force, which the policy and the methods below share."""
+    from access_whitelist.service import Whitelist, open_whitelist
+    from skycore import Provider
+
+    return [Provider(Whitelist, open_whitelist)]
+
+
+@hookimpl
+def skycore_access() -> Any:
+    """ALLOW for listed keys; no opinion on others, which means no."""
+    from access_whitelist.service import open_policy
+
+    return [open_policy]
+
+
+@hookimpl
+def skycore_rpc_methods() -> Any:
+    """whitelist.list, whitelist.add and whitelist.remove."""
+    from access_whitelist.methods import open_methods
+
+    return [open_methods]
