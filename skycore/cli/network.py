@@ -10,7 +10,8 @@ import typer
 from skycore.console import Console
 from skycore.errors import ConfigError, KeyFileError
 from skycore.identity import SUITES, network_constants, read_secret_file, write_secret_file
-from skycore.model.items import encode_delegation, make_delegation
+from skycore.model.delegation_token import encode_delegation
+from skycore.model.items import make_delegation
 from skycore.model.keys import parse_public
 from skycore.model.limits import DELEGATION_LIFETIME_MAX_S, SALT_MAX
 from skycore.model.network import NetworkConstants
