@@ -186,38 +186,38 @@ class SimNetwork:
         for number, group in enumerate(groups):
             for address in group:
                 masks[address] = masks.get(address, 0) | 1 << number
-        self._note("partition", *(f"{a}={m}" for a, m in masks.items()))
+        self.note("partition", *(f"{a}={m}" for a, m in masks.items()))
         self._groups = masks
         self._changed()
 
     def cut(self, source: str, target: str) -> None:
         """Lose everything from source to target; the other direction works."""
-        self._note("cut", source, target)
+        self.note("cut", source, target)
         self._cut[source, target] = None
         self._changed()
 
     def isolate(self, address: str) -> None:
         """Cut one host from all others."""
-        self._note("isolate", address)
+        self.note("isolate", address)
         self._isolated[address] = None
         self._changed()
 
     def heal(self) -> None:
         """Mend everything: partitions, cuts, isolations and clogs. Power stays as it is."""
-        self._note("heal")
+        self.note("heal")
         for trouble in (self._groups, self._cut, self._isolated, self._clogged):
             trouble.clear()
         self._changed()
 
     def clog(self, address: str) -> None:
         """Hold back all that a host sends and all that is sent to it; nothing is lost."""
-        self._note("clog", address)
+        self.note("clog", address)
         self._clogged[address] = None
         self._changed()
 
     def unclog(self, address: str) -> None:
         """Let it through, at once."""
-        self._note("unclog", address)
+        self.note("unclog", address)
         self._clogged.pop(address, None)
         self._changed(gently=True)
 
@@ -238,7 +238,7 @@ class SimNetwork:
 
         Views of the host that were given out before are dead; ask `host` for a new one.
         """
-        self._note("kill", address)
+        self.note("kill", address)
         machine = self._machines.setdefault(address, _Machine(address))
         machine.generation += 1
         for listener in list(machine.listeners.values()):
@@ -249,14 +249,14 @@ class SimNetwork:
 
     def power_off(self, address: str) -> None:
         """Kill a host without a word: nobody is told, and what is sent to it is lost."""
-        self._note("power_off", address)
+        self.note("power_off", address)
         self._down[address] = None
         self._changed()
         self.kill(address)
 
     def power_on(self, address: str) -> None:
         """Let a host be reached again: peers that still believe in a connection get a reset."""
-        self._note("power_on", address)
+        self.note("power_on", address)
         self._down.pop(address, None)
         self._changed()
 
@@ -277,7 +277,8 @@ class SimNetwork:
             if is_open != path.open:
                 path.set_open(is_open, gently=gently)
 
-    def _note(self, *words: str) -> None:
+    def note(self, *words: str) -> None:
+        """Add an event to the trace, with the time before it."""
         self.trace.note(f"{self._loop.time():.9f} {' '.join(words)}")
 
 
@@ -299,7 +300,9 @@ class SimHost:
         target = self._resolve(host)
         source = self._machine.next_port()
         dice = Dice(self._network.seed, "syn", self.address, source, target, port)
+        name = f"{self.address}:{source}>{target}:{port}"
         for wait_s in SYN_WAITS_S:
+            self._network.note(name, "syn")
             stream = await self._try_connect((self.address, source), (target, port), dice)
             if stream is not None:
                 return stream
