@@ -1,0 +1,328 @@
+"""The publisher: the one way facts leave this node.
+
+Why one: it alone stamps seq (C13, C14), it alone knows what was published before and therefore
+signs nothing twice (C27), and it tells the truth about who has a fact now (C15). Where facts go is
+not its business: to every mirror that is up, or, with none, into our own store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from skycore.contracts.dht import Mirror, PutReport, RenewingMirror
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.publish import Fact, Published, Publisher
+from skycore.contracts.runtime import Clock, Files, Identity
+from skycore.contracts.settings import PluginSettings
+from skycore.contracts.store import ItemKey, Items, PutOutcome
+from skycore.errors import ConfigError, ItemError, SkycoreError
+from skycore.guards.facts import Plan, Planner, Record, Step
+from skycore.guards.stamp import SeqSource, beaten_by, is_too_far
+from skycore.model.delegation_token import decode_delegation
+from skycore.model.items import (
+    Delegation,
+    Lease,
+    MutableItem,
+    mutable_item_target,
+)
+from skycore.model.keys import short
+from skycore.wiring import Live
+
+__all__ = ["PublisherSettings", "open_publisher"]
+
+M = TypeVar("M", bound=Mirror)
+log = logging.getLogger(__name__)
+BATCH_ITEMS = 1_024
+SIGNED_AT_ONCE = 64
+FIRST_ERROR_CODE = 200
+LOCALLY = "stored locally: no mirror is up"
+
+
+class PublisherSettings(PluginSettings):
+    """What this node may publish for others."""
+
+    delegations: tuple[str, ...] = ()
+    """Delegation tokens, as `skynode network delegate` prints them: other subjects to sign for."""
+    records_max: int = 100_000
+    """Published records remembered, so that what has not changed is not signed again."""
+
+
+@asynccontextmanager
+async def open_publisher(
+    settings: PublisherSettings,
+    identity: Identity,
+    items: Items,
+    mirrors: Live[Mirror],
+    namespaces: Namespaces,
+    clock: Clock,
+    files: Files,
+) -> AsyncIterator[Publisher]:
+    """Publish under this node's key. Raises `ConfigError` for a delegation that is not ours."""
+    delegations = [decode_delegation(text) for text in settings.delegations]
+    for token in delegations:
+        if token.delegate != identity.public:
+            raise ConfigError(
+                f"a delegation is for {short(token.delegate)}, and this node is "
+                f"{short(identity.public)}",
+                hint="see [publisher] delegations",
+            )
+    planner = Planner(identity, namespaces, delegations)
+    yield _Publisher(settings, identity, items, mirrors, planner, clock, SeqSource(clock, files))
+
+
+class _OwnStore:
+    """The mirror of a node that has none: its own store. `contracts.dht.RenewingMirror`."""
+
+    name = ""
+
+    def __init__(self, items: Items, own: bytes) -> None:
+        self._items = items
+        self._own = own
+
+    async def mirror(
+        self,
+        items: Sequence[MutableItem],
+        *,
+        cas: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Sequence[PutReport]:
+        outcomes = await self._items.admit(items, sender=self._own, cas=[cas] * len(items))
+        return [PutReport(_said_locally(outcome)) for outcome in outcomes]
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
+        outcomes = await self._items.renew(leases, sender=self._own)
+        return [PutReport(_said_locally(outcome)) for outcome in outcomes]
+
+
+def _said_locally(outcome: PutOutcome) -> PutOutcome:
+    if not outcome.accepted:
+        return outcome
+    return PutOutcome(outcome.code, outcome.seq, outcome.missing, LOCALLY)
+
+
+class _Publisher:
+    def __init__(
+        self,
+        settings: PublisherSettings,
+        identity: Identity,
+        items: Items,
+        mirrors: Live[Mirror],
+        planner: Planner,
+        clock: Clock,
+        seqs: SeqSource,
+    ) -> None:
+        self._records_max = settings.records_max
+        self._identity = identity
+        self._items = items
+        self._mirrors = mirrors
+        self._planner = planner
+        self._clock = clock
+        self._seqs = seqs
+        self._own_store = _OwnStore(items, identity.public)
+        self._records: OrderedDict[tuple[bytes, bytes], Record] = OrderedDict()
+        self._busy: set[tuple[bytes, bytes]] = set()
+        self._freed = anyio.Event()
+
+    async def publish(self, fact: Fact, *, cas: int | None = None) -> Published:
+        """Publish one fact."""
+        return (await self._publish([fact], (), cas, None))[0]
+
+    async def publish_many(
+        self,
+        facts: Sequence[Fact],
+        *,
+        delegations: Sequence[Delegation] = (),
+        progress: Callable[[int], None] | None = None,
+    ) -> Sequence[Published]:
+        """Publish a batch; `delegations` are used besides the configured ones."""
+        return await self._publish(facts, delegations, None, progress)
+
+    async def _publish(
+        self,
+        facts: Sequence[Fact],
+        delegations: Sequence[Delegation],
+        cas: int | None,
+        progress: Callable[[int], None] | None,
+    ) -> list[Published]:
+        now_s = self._clock.wall_s()
+        plans = [self._planner.plan(fact, delegations, now_s) for fact in facts]
+        done: list[Published] = []
+        async with self._turn({plan.key for plan in plans}):
+            for plan in plans:  # nothing is sent before all are known to fit
+                record = self._records.get(plan.key)
+                if record is None or record.content != plan.content:
+                    self._planner.check(plan)
+            for start in range(0, len(plans), BATCH_ITEMS):
+                part = plans[start : start + BATCH_ITEMS]
+                done += await self._publish_part(part, cas)
+                if progress is not None:
+                    progress(len(done))
+        return done
+
+    @asynccontextmanager
+    async def _turn(self, keys: set[tuple[bytes, bytes]]) -> AsyncIterator[None]:
+        """Let one publish of a record end before the next begins, or an older one could win."""
+        while keys & self._busy:
+            await self._freed.wait()
+        self._busy |= keys
+        try:
+            yield
+        finally:
+            self._busy -= keys
+            self._freed.set()
+            self._freed = anyio.Event()
+
+    async def _publish_part(self, part: Sequence[Plan], cas: int | None) -> list[Published]:
+        mirrors: tuple[Mirror, ...] = tuple(self._mirrors) or (self._own_store,)
+        renewing = [mirror for mirror in mirrors if isinstance(mirror, RenewingMirror)]
+        names = {mirror.name for mirror in mirrors}
+        now_s = self._clock.wall_s()
+        done: dict[int, Published] = {}
+        leasing = []
+        for index, plan in enumerate(part):
+            record = self._records.get(plan.key)
+            step = plan.step(record, names, now_s) if cas is None else Step.SIGN
+            if step is Step.NOTHING and record is not None:
+                done[index] = Published(record.seq, unchanged=True)
+            elif step is Step.LEASE and len(renewing) == len(mirrors):
+                leasing.append(index)
+        await self._renew(part, leasing, renewing, done)
+        signing = [index for index in range(len(part)) if index not in done]
+        await self._sign_and_send(part, signing, mirrors, cas, done)
+        return [done[index] for index in range(len(part))]
+
+    async def _renew(
+        self,
+        part: Sequence[Plan],
+        wanted: Sequence[int],
+        mirrors: Sequence[RenewingMirror],
+        done: dict[int, Published],
+    ) -> None:
+        """Send leases; what some mirror no longer holds is left undone, to be signed anew."""
+        now_s = self._clock.wall_s()
+        leases = []
+        for index in wanted:
+            record = self._records[part[index].key]
+            until = part[index].leased_until(record, now_s)
+            leases.append(self._planner.lease(part[index], record, until))
+        if not leases:
+            return
+        replies = await self._ask(mirrors, len(leases), lambda mirror: mirror.renew(leases))
+        for index, lease, reports in zip(wanted, leases, replies, strict=True):
+            record = self._records[part[index].key]
+            if all(report.stored for report in reports):
+                record.until = lease.until
+                done[index] = Published(record.seq, unchanged=True, reports=reports)
+
+    # --- items -----------------------------------------------------------------------------------
+
+    async def _sign_and_send(
+        self,
+        part: Sequence[Plan],
+        wanted: Sequence[int],
+        mirrors: Sequence[Mirror],
+        cas: int | None,
+        done: dict[int, Published],
+    ) -> None:
+        plans = [part[index] for index in wanted]
+        if not plans:
+            return
+        above = [record.seq if (record := self._records.get(p.key)) else 0 for p in plans]
+        sent = await self._sign(plans, above)
+        replies = await self._send(sent, mirrors, cas)
+        again = await self._again(plans, sent, replies)
+        if again:
+            retried = await self._sign([plans[i] for i in again], list(again.values()))
+            more = await self._send(retried, mirrors, cas)
+            for index, item, reports in zip(again, retried, more, strict=True):
+                sent[index], replies[index] = item, reports
+        for index, plan, item, reports in zip(wanted, plans, sent, replies, strict=True):
+            self._remember(plan, item, mirrors, reports)
+            done[index] = Published(item.seq, unchanged=False, reports=reports)
+
+    async def _sign(self, plans: Sequence[Plan], above: Sequence[int]) -> list[MutableItem]:
+        """Stamp and sign; the loop breathes now and then (a signature takes some 20 µs)."""
+        items = []
+        for index, (plan, floor) in enumerate(zip(plans, above, strict=True)):
+            seq = self._seqs.take(floor)
+            now_s = max(self._clock.wall_s(), seq // 10**9)
+            items.append(self._planner.sign(plan, seq, now_s))
+            if index % SIGNED_AT_ONCE == SIGNED_AT_ONCE - 1:
+                await anyio.lowlevel.checkpoint()
+        return items
+
+    async def _send(
+        self, items: Sequence[MutableItem], mirrors: Sequence[Mirror], cas: int | None
+    ) -> list[tuple[PutReport, ...]]:
+        return await self._ask(mirrors, len(items), lambda m: m.mirror(items, cas=cas))
+
+    async def _again(
+        self,
+        plans: Sequence[Plan],
+        sent: Sequence[MutableItem],
+        replies: Sequence[tuple[PutReport, ...]],
+    ) -> dict[int, int]:
+        """Return which facts to send once more, and above which seq (C13, C14)."""
+        again: dict[int, int] = {}
+        from_ahead: list[Plan] = []
+        for index, (plan, item, reports) in enumerate(zip(plans, sent, replies, strict=True)):
+            current = beaten_by(reports, item.seq, self._seqs.horizon_ns)
+            if current:
+                again[index] = current
+            elif self._seqs.is_ahead(item.seq) and is_too_far(reports):
+                again[index] = 0
+                from_ahead.append(plan)
+        if from_ahead:
+            log.warning("our clock ran ahead; taking records back count=%d", len(from_ahead))
+            self._seqs.come_back()
+            keys = [(mutable_item_target(p.subject, p.fact.salt), p.item_class) for p in from_ahead]
+            await self._items.drop([ItemKey(target, int(rank)) for target, rank in keys])
+        return again
+
+    def _remember(
+        self,
+        plan: Plan,
+        item: MutableItem,
+        mirrors: Sequence[Mirror],
+        reports: Sequence[PutReport],
+    ) -> None:
+        """Keep what is needed to publish nothing next time; only what somebody holds counts."""
+        took = frozenset(m.name for m, r in zip(mirrors, reports, strict=True) if r.stored)
+        if not took:
+            return
+        self._records[plan.key] = self._planner.record(plan, item, took)
+        self._records.move_to_end(plan.key)
+        while len(self._records) > self._records_max:
+            self._records.popitem(last=False)
+
+    async def _ask(
+        self,
+        mirrors: Sequence[M],
+        count: int,
+        call: Callable[[M], Awaitable[Sequence[PutReport]]],
+    ) -> list[tuple[PutReport, ...]]:
+        """Ask all mirrors at once; what one of them cannot do is said, and stops no other."""
+        columns: list[Sequence[PutReport]] = [()] * len(mirrors)
+
+        async def ask(column: int, mirror: M) -> None:
+            try:
+                columns[column] = await call(mirror)
+                if len(columns[column]) != count:
+                    raise SkycoreError(f"answered {len(columns[column])} of {count}")
+            except SkycoreError as error:
+                log.warning("mirror failed name=%s error=%r", mirror.name, str(error))
+                code = error.code if error.code >= FIRST_ERROR_CODE else ItemError.code
+                outcome = PutOutcome(code, text=f"{mirror.name}: {error}")
+                columns[column] = [PutReport(outcome)] * count
+
+        async with anyio.create_task_group() as tasks:
+            for column, mirror in enumerate(mirrors):
+                tasks.start_soon(ask, column, mirror)
+        return list(zip(*columns, strict=True))
