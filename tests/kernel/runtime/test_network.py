@@ -224,7 +224,7 @@ async def test_t2299_failed_and_cancelled_dials_leave_no_socket_behind():
 
 
 async def test_a_dial_that_meets_itself_is_refused(monkeypatch):
-    """On Linux a dial to a closed port of the ephemeral range can be given that port to dial from."""
+    """Linux may give a dial to a closed port that very port to dial from."""
 
     class Unlucky(socket.socket):
         def connect_ex(self, address):
