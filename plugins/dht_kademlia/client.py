@@ -141,7 +141,7 @@ class Client:
     def _peer(self, peer: bytes) -> _Peer:
         held = self._peers.get(peer)
         if held is None:
-            held = self._peers[peer] = _Peer(anyio.Semaphore(self._per_peer_max))
+            held = self._peers[peer] = _Peer(anyio.Semaphore(self._per_peer_max, fast_acquire=True))
         self._peers.move_to_end(peer)
         return held
 

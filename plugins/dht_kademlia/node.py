@@ -96,7 +96,7 @@ class Kademlia:
         self._tasks = tasks
         self._publish = publish
         self._background = 0
-        self._lookups = anyio.Semaphore(LOOKUPS_MAX)
+        self._lookups = anyio.Semaphore(LOOKUPS_MAX, fast_acquire=True)
 
     # --- whom we know ----------------------------------------------------------------------------
 

@@ -33,16 +33,17 @@ from skycore.contracts.dht import PutReport, Replica
 from skycore.contracts.store import PutOutcome
 from skycore.errors import ItemError, NotClosestError, ProtocolError, ReplyError, TransportError
 from skycore.model.addresses import Contact
-from skycore.model.items import MutableItem
+from skycore.model.items import Lease, MutableItem
 from skycore.model.limits import CALL_TIMEOUT_S, PAGE_TIMEOUT_S
 from skycore.model.numbers import DhtMethod
 
-__all__ = ["put", "put_many"]
+__all__ = ["put_many"]
 
 log = logging.getLogger(__name__)
 
 SPARE: Final = K
 """How many next-closest nodes may stand in for those that fail."""
+REFUSED_FROM: Final = 200
 BATCH_BYTES_MAX: Final = 512 * 1024
 LOOKUPS_AT_ONCE: Final = 8
 PEERS_AT_ONCE: Final = 32
@@ -50,19 +51,16 @@ QUIET_LOOKUPS: Final = 16
 """After this many lookups in a row that met nobody new, a batch knows all there is to know."""
 
 
-async def put(node: Kademlia, item: MutableItem, cas: int | None) -> PutReport:
-    """Store one item here, if near or full, and at the k closest nodes."""
-    own = (await _admit(node, [item], cas))[0]
-    if _is_final(own):
-        return PutReport(own)
-    target = int.from_bytes(item.target, "big")
-    contacts = await _places(node, target)
-    return _counted(node, PutReport(own, await _place(node, item, cas, contacts)))
-
-
 def _is_final(own: PutOutcome) -> bool:
     """Tell whether our own store's word ends it: refused, and not for being far away."""
-    return not own.accepted and own.code != NotClosestError.code
+    return own.code >= REFUSED_FROM and own.code != NotClosestError.code
+
+
+def _target(load: PutValue) -> bytes:
+    if load.item is not None:
+        return load.item.target
+    assert load.lease is not None
+    return load.lease.target
 
 
 def _counted(node: Kademlia, report: PutReport) -> PutReport:
@@ -71,29 +69,52 @@ def _counted(node: Kademlia, report: PutReport) -> PutReport:
     return report
 
 
-async def _admit(
-    node: Kademlia, items: Sequence[MutableItem], cas: int | None
-) -> Sequence[PutOutcome]:
-    """Judge every item, and store those that this node keeps."""
-    outcomes: list[PutOutcome | None] = [None] * len(items)
-    kept = []
-    for index, item in enumerate(items):
-        if node.keeps(item.target):
+async def _admit(node: Kademlia, loads: Sequence[PutValue]) -> Sequence[PutOutcome]:
+    """Judge every item, and store those that this node keeps; prolong what it holds."""
+    outcomes: list[PutOutcome | None] = [None] * len(loads)
+    kept: list[int] = []
+    leases: list[Lease] = []
+    for index, load in enumerate(loads):
+        if load.item is None:
+            leases += [load.lease] if load.lease else []
+        elif node.keeps(load.item.target):
             kept.append(index)
-            continue
-        try:
-            node.items.judge(item)
-            outcomes[index] = PutOutcome(NotClosestError.code, text="kept by nearer nodes only")
-        except ItemError as bad:
-            outcomes[index] = PutOutcome(bad.code, text=str(bad))
+        else:
+            outcomes[index] = _judge(node, load.item, load.lease)
+    own = node.identity.public
     admitted = await node.items.admit(
-        [items[index] for index in kept],
-        sender=node.identity.public,
-        cas=[cas] * len(kept),
+        [item for index in kept if (item := loads[index].item)],
+        sender=own,
+        cas=[loads[index].cas for index in kept],
+        leases=[loads[index].lease for index in kept],
     )
     for index, outcome in zip(kept, admitted, strict=True):
         outcomes[index] = outcome
-    return [o or PutOutcome(ErrorCode.SERVER) for o in outcomes]
+    renewed = iter(await node.items.renew(leases, sender=own) if leases else ())
+    return [o if o is not None else next(renewed) for o in outcomes]
+
+
+def _judge(node: Kademlia, item: MutableItem, lease: Lease | None) -> PutOutcome:
+    try:
+        node.items.judge(item, lease)
+    except ItemError as bad:
+        return PutOutcome(bad.code, text=str(bad))
+    return PutOutcome(NotClosestError.code, text="kept by nearer nodes only")
+
+
+async def _put(node: Kademlia, load: PutValue) -> PutReport:
+    own = (await _admit(node, [load]))[0]
+    if _is_final(own):
+        return PutReport(own)
+    number = int.from_bytes(_target(load), "big")
+    contacts = await _places(node, number)
+    if own.accepted and len(contacts) >= K:
+        # this node may be one of the k closest itself
+        mine = node.table.own_id ^ number
+        if mine < id_of(contacts[K - 1].public) ^ number:
+            contacts = [c for c in contacts if c is not contacts[K - 1]]
+            return _counted(node, PutReport(own, await _place(node, load, contacts, K - 1)))
+    return _counted(node, PutReport(own, await _place(node, load, contacts, K)))
 
 
 async def _places(node: Kademlia, target: int, also: Sequence[Contact] = ()) -> list[Contact]:
@@ -107,16 +128,17 @@ async def _places(node: Kademlia, target: int, also: Sequence[Contact] = ()) -> 
 
 
 async def _place(
-    node: Kademlia, item: MutableItem, cas: int | None, contacts: Sequence[Contact]
+    node: Kademlia, load: PutValue, contacts: Sequence[Contact], wanted: int
 ) -> tuple[Replica, ...]:
     """Send one item to its nodes, all at once, and return when enough of them answered."""
-    frame = node.client.frame(DhtMethod.PUT_VALUE, PutValue(item, cas))
-    placement = Placement(contacts, now=node.clock.now(), limit_s=CALL_TIMEOUT_S)
+    frame = node.client.frame(DhtMethod.PUT_VALUE, load)
+    again = load.cas is None
+    placement = Placement(contacts, now=node.clock.now(), limit_s=CALL_TIMEOUT_S, k=wanted)
     wake = anyio.Event()
 
     async def one(contact: Contact) -> None:
         try:
-            reply = await node.send(contact, DhtMethod.PUT_VALUE, frame, again=cas is None)
+            reply = await node.send(contact, DhtMethod.PUT_VALUE, frame, again=again)
             assert isinstance(reply, Stored)
             replica = Replica(contact.public, reply.code, reply.seq, reply.text[:200])
             placement.answered(replica, node.clock.now())
@@ -152,8 +174,8 @@ async def _place(
 class _Batch:
     """A batch on its way: which item goes where, and what became of it."""
 
-    items: Sequence[MutableItem]
-    own: Sequence[PutOutcome]
+    loads: Sequence[PutValue]
+    targets: Sequence[bytes]
     replicas: list[list[Replica]]
     open_at: list[int]
     """For each item, how many nodes have not answered yet."""
@@ -165,30 +187,29 @@ class _Batch:
 
 async def put_many(
     node: Kademlia,
-    items: Sequence[MutableItem],
-    cas: int | None,
-    progress: Callable[[int], None] | None,
+    loads: Sequence[PutValue],
+    progress: Callable[[int], None] | None = None,
 ) -> Sequence[PutReport]:
-    """Store many items, each at its k closest nodes, grouped by node."""
-    if len(items) == 1:
-        report = await put(node, items[0], cas)
+    """Store items (or prolong them, where there is only a lease), each at its k closest nodes."""
+    if len(loads) == 1:
+        report = await _put(node, loads[0])
         if progress:
             progress(1)
         return [report]
-    own = await _admit(node, items, cas)
-    batch = _Batch(items, own, [[] for _ in items], [0] * len(items))
+    own = await _admit(node, loads)
+    batch = _Batch(loads, [_target(load) for load in loads], [[] for _ in loads], [0] * len(loads))
     live = [index for index, outcome in enumerate(own) if not _is_final(outcome)]
-    batch.done = len(items) - len(live)
+    batch.done = len(loads) - len(live)
     plan = await _plan(node, batch, live)
     limiter = anyio.Semaphore(PEERS_AT_ONCE)
     async with anyio.create_task_group() as tasks:
         for contact, indexes in plan:
-            tasks.start_soon(_send_all, node, batch, contact, indexes, cas, progress, limiter)
+            tasks.start_soon(_send_all, node, batch, contact, indexes, progress, limiter)
     if progress:
-        progress(len(items))
+        progress(len(loads))
     return [
         _counted(node, PutReport(own[index], tuple(batch.replicas[index])))
-        for index in range(len(items))
+        for index in range(len(loads))
     ]
 
 
@@ -198,7 +219,7 @@ async def _plan(
     """Find out which node gets which items."""
     for entry in node.table:
         batch.known[entry.contact.public] = entry.contact
-    targets = {i: int.from_bytes(batch.items[i].target, "big") for i in live}
+    targets = {i: int.from_bytes(batch.targets[i], "big") for i in live}
     # neighbours in the id space one after the other: each lookup starts where the last one ended
     order = sorted(live, key=lambda i: targets[i])
     turn = count()
@@ -238,16 +259,15 @@ async def _send_all(
     batch: _Batch,
     contact: Contact,
     indexes: Sequence[int],
-    cas: int | None,
     progress: Callable[[int], None] | None,
     limiter: anyio.Semaphore,
 ) -> None:
     """Send one node its share, frame after frame; a node that fails once gets no more of them."""
     async with limiter:
         trouble = ""
-        for some in _frames(batch.items, indexes):
+        for some in _frames(batch.loads, indexes):
             if not trouble:
-                trouble = await _send(node, batch, contact, some, cas)
+                trouble = await _send(node, batch, contact, some)
             if trouble:
                 for index in some:
                     replica = Replica(contact.public, ErrorCode.NO_ANSWER, 0, trouble)
@@ -259,12 +279,13 @@ async def _send_all(
                 progress(batch.done)
 
 
-def _frames(items: Sequence[MutableItem], indexes: Sequence[int]) -> Sequence[list[int]]:
+def _frames(loads: Sequence[PutValue], indexes: Sequence[int]) -> Sequence[list[int]]:
     """Cut a share into what fits a frame, by bytes and by count."""
     frames: list[list[int]] = [[]]
     size = 0
     for index in indexes:
-        more = len(items[index].v) + 2 * ENTRY_BYTES
+        item = loads[index].item
+        more = 2 * ENTRY_BYTES + (len(item.v) if item else 0)
         if frames[-1] and (size + more > BATCH_BYTES_MAX or len(frames[-1]) == BATCH_ITEMS_MAX):
             frames.append([])
             size = 0
@@ -273,11 +294,9 @@ def _frames(items: Sequence[MutableItem], indexes: Sequence[int]) -> Sequence[li
     return frames
 
 
-async def _send(
-    node: Kademlia, batch: _Batch, contact: Contact, some: Sequence[int], cas: int | None
-) -> str:
+async def _send(node: Kademlia, batch: _Batch, contact: Contact, some: Sequence[int]) -> str:
     """Send one frame and note each outcome; returns what went wrong, if anything."""
-    request = Batch(tuple(PutValue(batch.items[index], cas) for index in some))
+    request = Batch(tuple(batch.loads[index] for index in some))
     try:
         reply = await node.ask(contact, DhtMethod.PUT_BATCH, request, PAGE_TIMEOUT_S)
     except (TransportError, ProtocolError) as failed:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 
 from dht_kademlia.core.lookup import Lookup
-from dht_kademlia.core.messages import GetValue, PutValue, Value, known_rank
+from dht_kademlia.core.messages import GetValue, PutValue, Value, known_rank, lease_of
 from dht_kademlia.node import Kademlia
 from skycore.errors import ItemError, ProtocolError, TransportError
 from skycore.model.addresses import Contact
-from skycore.model.items import MutableItem, RankedItem, StoredItem, mutable_item_target
+from skycore.model.items import Lease, MutableItem, RankedItem, StoredItem, mutable_item_target
 from skycore.model.keys import short
 from skycore.model.numbers import DhtMethod
 
@@ -31,7 +31,7 @@ class _Read:
     def __init__(self, node: Kademlia, target: bytes, own: StoredItem | None) -> None:
         self._node = node
         self._target = target
-        self._judged: dict[MutableItem, RankedItem] = {}
+        self._judged: dict[tuple[MutableItem, Lease | None], RankedItem] = {}
         self.best: StoredItem | None = None
         self.confirmed = False
         """Whether a peer holds exactly what we hold ourselves."""
@@ -60,8 +60,9 @@ class _Read:
         if reply.held and known:
             rank = known
             self.confirmed = self.confirmed or known == self._own
-        for item in reply.items:
-            judged = self._judge(item, contact)
+        leases = lease_of(reply.leases, len(reply.items))
+        for item, lease in zip(reply.items, leases, strict=True):
+            judged = self._judge(item, lease, contact)
             if judged is None:
                 junk = True
             else:
@@ -76,18 +77,18 @@ class _Read:
             teller_is_global=self._node.is_global(contact.public),
         )
 
-    def _judge(self, item: MutableItem, contact: Contact) -> RankedItem | None:
-        judged = self._judged.get(item)
+    def _judge(self, item: MutableItem, lease: Lease | None, contact: Contact) -> RankedItem | None:
+        judged = self._judged.get((item, lease))
         if judged is None:
             try:
-                judged = self._node.items.judge(item)
+                judged = self._node.items.judge(item, lease)
             except ItemError as bad:
                 log.info("bad candidate peer=%s error=%r", short(contact.public), str(bad))
                 return None
             if judged.target != self._target:
                 log.info("candidate of another target peer=%s", short(contact.public))
                 return None
-            self._judged[item] = judged
+            self._judged[item, lease] = judged
         if known_rank(judged.item_class, judged.rank) > self._best_rank():
             self.best = StoredItem(
                 judged.target,
@@ -99,6 +100,7 @@ class _Read:
                 self._node.clock.wall_ns(),
                 0,
                 0,
+                lease,
             )
         return judged
 
@@ -137,10 +139,10 @@ def _age_s(node: Kademlia, stored: StoredItem) -> float:
 async def _repair(node: Kademlia, reading: _Read, best: StoredItem) -> None:
     """Bring the item to where it should be: our own store if near, and empty nodes that are."""
     if node.keeps(best.target):
-        await node.items.admit([best.item], sender=best.sender)
+        await node.items.admit([best.item], sender=best.sender, leases=[best.lease])
     close = {c.public for c in reading.lookup.closest()}
     for contact in [c for c in reading.lacking if c.public in close][:REPAIRS_MAX]:
         try:
-            await node.ask(contact, DhtMethod.PUT_VALUE, PutValue(best.item))
+            await node.ask(contact, DhtMethod.PUT_VALUE, PutValue(best.item, lease=best.lease))
         except (TransportError, ProtocolError) as failed:
             log.debug("no repair peer=%s error=%r", short(contact.public), str(failed))

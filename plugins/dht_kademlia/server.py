@@ -28,6 +28,7 @@ from dht_kademlia.core.messages import (
     FindNode,
     GetItems,
     GetValue,
+    ItemLease,
     Message,
     Nodes,
     Outcomes,
@@ -53,7 +54,6 @@ from skycore.frames import FrameReader
 from skycore.model.items import Cursor, Lease, MutableItem
 from skycore.model.keys import short
 from skycore.model.limits import (
-    CALL_TIMEOUT_S,
     DHT_FRAME_MAX,
     PAGE_BYTES_MAX,
     PAGE_ITEMS_MAX,
@@ -67,17 +67,30 @@ __all__ = ["Server"]
 log = logging.getLogger(__name__)
 
 BUDGET_WAIT_MAX_S: Final = 5.0
+REAP_S: Final = 5.0
+REQUEST_S: Final = PAGE_TIMEOUT_S
+"""For a whole request: waiting for the budget, the work, and a peer that reads slowly."""
 
 
 class _Serving:
-    """One open stream: since when it waits for a request, and how to end it."""
+    """One open stream: until when it may do what it is doing, and how to end it.
 
-    __slots__ = ("busy", "idle_since", "scope")
+    Why a deadline that a reaper looks at, and no time limit around each await: a limit per request
+    costs more than a short request itself.
+    """
 
-    def __init__(self, now: float) -> None:
+    __slots__ = ("busy", "deadline", "scope", "why")
+
+    def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.idle_since = now
+        self.deadline = 0.0
         self.busy = False
+        self.why = ""
+
+    def end(self, why: str) -> None:
+        """Close the stream."""
+        self.why = why
+        self.scope.cancel()
 
 
 class Server:
@@ -108,12 +121,14 @@ class Server:
             return
         if len(self._open) >= settings.streams_max:
             self._make_room()
-        serving = _Serving(self._node.clock.now())
+        serving = _Serving()
         self._open[serving] = peer
         self._by_peer[peer] += 1
         try:
             with serving.scope:
                 await self._requests(stream, peer, serving)
+            if serving.why:
+                log.debug("closed a stream peer=%s why=%s", short(peer), serving.why)
         except TransportError as gone:
             log.debug("stream ended peer=%s error=%r", short(peer), str(gone))
         finally:
@@ -127,36 +142,40 @@ class Server:
     def _make_room(self) -> None:
         idle = [s for s in self._open if not s.busy]
         if idle:
-            min(idle, key=lambda s: s.idle_since).scope.cancel()
+            min(idle, key=lambda s: s.deadline).end("another peer needed the room")
+
+    async def reap(self) -> None:
+        """Close the streams that were silent, or took for an answer, longer than they may."""
+        while True:
+            await anyio.sleep(min(REAP_S, self._node.settings.stream_idle_s))
+            now = self._node.clock.now()
+            for serving in list(self._open):
+                if serving.deadline <= now:
+                    serving.end("too slow" if serving.busy else "idle")
 
     async def _requests(self, stream: Stream, peer: bytes, serving: _Serving) -> None:
         reader = FrameReader(stream, DHT_FRAME_MAX)
-        clock = self._node.clock
+        clock, idle_s = self._node.clock, self._node.settings.stream_idle_s
         going_on = True
         while going_on:
-            serving.busy, serving.idle_since = False, clock.now()
-            body = None
+            serving.busy, serving.deadline = False, clock.now() + idle_s
             try:
-                with anyio.move_on_after(self._node.settings.stream_idle_s):
-                    body = await reader.read()
+                body = await reader.read()
             except RemoteProtocolError as bad:
                 log.info("closed a stream peer=%s error=%r", short(peer), str(bad))
                 return
             if body is None:
                 return
-            serving.busy = True
+            serving.busy, serving.deadline = True, clock.now() + REQUEST_S
             self._node.heard(peer)
             reply, going_on = await self._answer(peer, body)
             self._budget.spend(peer, len(body) + len(reply), clock.now())
-            with anyio.move_on_after(PAGE_TIMEOUT_S) as sending:
-                await stream.send(reply)
-            going_on = going_on and not sending.cancelled_caught  # else it does not read
+            await stream.send(reply)
 
     async def _answer(self, peer: bytes, body: bytes) -> tuple[bytes, bool]:
         """Return the reply's frame, and whether the stream may go on."""
         self._node.stats.calls_served += 1
         going_on = True
-        error = ErrorReply(ErrorCode.BUSY, "this node is too busy for this request")
         try:
             wait = self._budget.wait_s(peer, self._node.clock.now())
             if wait > BUDGET_WAIT_MAX_S:
@@ -164,9 +183,7 @@ class Server:
             if wait:
                 await anyio.sleep(wait)
             method, request = self._codec.decode_request(body)
-            limit = PAGE_TIMEOUT_S if method == DhtMethod.GET_ITEMS else CALL_TIMEOUT_S
-            with anyio.move_on_after(limit):
-                return self._codec.encode(method, await self._handle(peer, request)), True
+            return self._codec.encode(method, await self._handle(peer, request)), True
         except UnsupportedMethodError as old:
             error = ErrorReply(ErrorCode.METHOD_UNKNOWN, str(old))
         except RemoteProtocolError as bad:
@@ -206,16 +223,16 @@ class Server:
         target = _number(request.target)
         held = False
         items: list[MutableItem] = []
-        leases: list[Lease] = []
+        leases: list[ItemLease] = []
         for stored in await self._node.items.get(request.target):
             mine = known_rank(stored.item_class, stored.rank)
             if mine == request.known:
                 held = True
             elif mine > request.known:
-                items.append(stored.item)
                 if stored.lease:
-                    leases.append(stored.lease)
-        return Value(tuple(items[:3]), self._node.near(target), held, tuple(leases[:3]))
+                    leases.append(ItemLease(len(items), stored.lease))
+                items.append(stored.item)
+        return Value(tuple(items), self._node.near(target), held, tuple(leases))
 
     async def _put(self, peer: bytes, puts: Sequence[PutValue]) -> list[Stored]:
         """Admit what lies near in one go; leases alone are renewals."""
@@ -239,6 +256,7 @@ class Server:
                 sender=peer,
                 cas=[puts[index].cas for index, _ in items],
                 blocks=blocks or None,
+                leases=[puts[index].lease for index, _ in items],
             )
             for (index, _), outcome in zip(items, outcomes, strict=True):
                 answers[index] = self._stored(outcome)
@@ -263,9 +281,14 @@ class Server:
         wanted = ChangeFilter(request.salt, request.subject, since)
         page = await self._node.items.changes(after, wanted, limit, bytes_max)
         seen = after.position if after else -1
-        items = tuple(e.item for e in page.entries if e.item_position > seen)
-        leases = tuple(e.lease for e in page.entries if e.lease)
-        return Page(items, leases, page.has_more, page.cursor.encode())
+        fresh = [e for e in page.entries if e.item_position > seen]
+        return Page(
+            tuple(e.item for e in fresh),
+            tuple(e.lease for e in page.entries if e.lease and e.item_position <= seen),
+            page.has_more,
+            page.cursor.encode(),
+            tuple(ItemLease(at, e.lease) for at, e in enumerate(fresh) if e.lease),
+        )
 
 
 def _number(target: bytes) -> int:

@@ -11,8 +11,9 @@ import anyio
 from dht_kademlia.bootstrap import bootstrap, check_contacts, load_table, save_table
 from dht_kademlia.client import DHT_SERVICE, Client
 from dht_kademlia.core.codec import MsgpackCodec
+from dht_kademlia.core.messages import PutValue
 from dht_kademlia.node import Kademlia
-from dht_kademlia.puts import put, put_many
+from dht_kademlia.puts import put_many
 from dht_kademlia.reads import read
 from dht_kademlia.rpc import DhtMethods
 from dht_kademlia.server import Server
@@ -31,7 +32,7 @@ from skycore.contracts.transport import Transports
 from skycore.errors import SkycoreError
 from skycore.events import Events
 from skycore.model.addresses import Contact, parse_contact
-from skycore.model.items import MutableItem, StoredItem
+from skycore.model.items import Lease, MutableItem, StoredItem
 from skycore.model.keys import PubKey
 from skycore.tasks import every
 
@@ -133,6 +134,7 @@ async def _live(
     async with anyio.create_task_group() as tasks:
         for listener in listeners:
             tasks.start_soon(server.accept, listener, tasks)
+        tasks.start_soon(server.reap)
         tasks.start_soon(lambda: every(rest_s, enter, name="dht bootstrap"))
         check_s = settings.check_interval_s
         tasks.start_soon(lambda: every(check_s, check, name="dht contacts", at_once=False))
@@ -162,13 +164,13 @@ class KademliaDht:
 
     async def put(self, item: MutableItem, *, cas: int | None = None) -> PutReport:
         """Store here if near (or full), and at the closest nodes."""
-        return await put(self._node, item, cas)
+        return (await put_many(self._node, [PutValue(item, cas)]))[0]
 
     async def put_many(
         self, items: Sequence[MutableItem], progress: Callable[[int], None] | None = None
     ) -> Sequence[PutReport]:
         """Put a batch, grouped by node."""
-        return await put_many(self._node, items, None, progress)
+        return await put_many(self._node, [PutValue(item) for item in items], progress)
 
     async def sync(
         self,
@@ -190,7 +192,7 @@ class KademliaDht:
 
 
 class KademliaMirror:
-    """Published entries go into the DHT: `contracts.dht.Mirror`."""
+    """Published entries go into the DHT: `contracts.dht.RenewingMirror`."""
 
     name = "dht"
 
@@ -205,7 +207,11 @@ class KademliaMirror:
         progress: Callable[[int], None] | None = None,
     ) -> Sequence[PutReport]:
         """Put the items; one report each."""
-        return await put_many(self._node, items, cas, progress)
+        return await put_many(self._node, [PutValue(item, cas) for item in items], progress)
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
+        """Prolong what is held, about 150 bytes a node; NOT_HELD asks for the item."""
+        return await put_many(self._node, [PutValue(None, lease=lease) for lease in leases])
 
 
 @asynccontextmanager

@@ -193,10 +193,14 @@ class _Pull:
                 return reply
         raise AssertionError
 
-    async def _admit(self, items: Sequence[MutableItem], leases: Sequence[Lease]) -> None:
+    async def _admit(
+        self, items: Sequence[tuple[MutableItem, Lease | None]], leases: Sequence[Lease]
+    ) -> None:
         sender = self._contact.public
         if items:
-            self._count(await self._node.items.admit(items, sender=sender))
+            bare, with_them = zip(*items, strict=True)
+            held = with_them if any(with_them) else None
+            self._count(await self._node.items.admit(bare, sender=sender, leases=held))
         if leases:
             self._count(await self._node.items.renew(leases, sender=sender))
 

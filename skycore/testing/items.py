@@ -63,7 +63,12 @@ class DictItems:
                 found.append(stored)
         return tuple(found)
 
-    def judge(self, item: MutableItem) -> RankedItem:
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Count nothing."""
+        return {}
+
+    def judge(self, item: MutableItem, lease: Lease | None = None) -> RankedItem:
         """Verify the signature and the lifetime."""
         self.judged += 1
         if item.signer != item.subject:
@@ -71,7 +76,7 @@ class DictItems:
         signed = item_signed_bytes(self._network, item)
         if not self._network.suite.verify(item.signer, signed, item.sig):
             raise InvalidSignatureError()
-        if item.until <= self._clock.wall_s():
+        if max(item.until, lease.until if lease else 0) <= self._clock.wall_s():
             raise ExpiredError()
         return RankedItem(
             item.target,
@@ -90,14 +95,21 @@ class DictItems:
         sender: bytes,
         cas: Sequence[int | None] | None = None,
         blocks: Mapping[bytes, bytes] | None = None,
+        leases: Sequence[Lease | None] | None = None,
     ) -> Sequence[PutOutcome]:
         """Judge and keep."""
         expected = cas or [None] * len(items)
-        return [self._admit(i, sender, c) for i, c in zip(items, expected, strict=True)]
+        with_them = leases or [None] * len(items)
+        return [
+            self._admit(i, sender, c, lease)
+            for i, c, lease in zip(items, expected, with_them, strict=True)
+        ]
 
-    def _admit(self, item: MutableItem, sender: bytes, cas: int | None) -> PutOutcome:
+    def _admit(
+        self, item: MutableItem, sender: bytes, cas: int | None, lease: Lease | None
+    ) -> PutOutcome:
         try:
-            ranked = self.judge(item)
+            ranked = self.judge(item, lease)
         except ItemError as bad:
             return PutOutcome(bad.code, text=str(bad))
         slot = (ranked.target, ranked.item_class)
@@ -121,6 +133,7 @@ class DictItems:
             self._clock.wall_ns(),
             self._position,
             self._position,
+            lease,
         )
         return PutOutcome(Outcome.STORED, item.seq)
 

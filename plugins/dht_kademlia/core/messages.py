@@ -30,6 +30,7 @@ __all__ = [
     "FindNode",
     "GetItems",
     "GetValue",
+    "ItemLease",
     "Message",
     "Nodes",
     "Outcomes",
@@ -40,6 +41,7 @@ __all__ = [
     "Stored",
     "Value",
     "known_rank",
+    "lease_of",
 ]
 
 VERSION: Final = 1
@@ -107,6 +109,13 @@ class GetValue(_Wire, frozen=True, gc=False):
     known: bytes = b""
 
 
+class ItemLease(_Wire, frozen=True, gc=False):
+    """A lease that belongs to the item at `index` of the same message."""
+
+    index: int
+    lease: Lease
+
+
 class Value(_Wire, frozen=True, gc=False):
     """What is held, better than what was known; and whom to ask further."""
 
@@ -114,7 +123,7 @@ class Value(_Wire, frozen=True, gc=False):
     contacts: Annotated[tuple[Contact, ...], Meta(max_length=CONTACTS_MAX)]
     held: bool = False
     """I hold exactly what you know."""
-    leases: Annotated[tuple[Lease, ...], Meta(max_length=3)] = ()
+    leases: Annotated[tuple[ItemLease, ...], Meta(max_length=3)] = ()
     blocks: tuple[bytes, ...] = ()
 
 
@@ -154,6 +163,8 @@ class Page(_Wire, frozen=True, gc=False):
     leases: Annotated[tuple[Lease, ...], Meta(max_length=PAGE_ITEMS_MAX)]
     has_more: bool
     cursor: bytes
+    item_leases: Annotated[tuple[ItemLease, ...], Meta(max_length=PAGE_ITEMS_MAX)] = ()
+    """Leases of the items above: an item whose own end is past lives by its lease."""
 
 
 class Batch(_Wire, frozen=True, gc=False):
@@ -210,6 +221,15 @@ REPLY_MAX: Final[dict[int, int]] = {
     DhtMethod.PUT_BATCH: 262_144,
 }
 """Largest reply that a caller reads, bytes: what a lying peer can make us hold."""
+
+
+def lease_of(leases: tuple[ItemLease, ...], count: int) -> list[Lease | None]:
+    """Return for each of `count` items the lease that came with it."""
+    by_item: list[Lease | None] = [None] * count
+    for entry in leases:
+        if 0 <= entry.index < count:
+            by_item[entry.index] = entry.lease
+    return by_item
 
 
 def known_rank(item_class: int, rank: bytes) -> bytes:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from dht_kademlia.core.messages import Page
+from dht_kademlia.core.messages import Page, lease_of
 from skycore.errors import RemoteProtocolError
-from skycore.model.items import Cursor, MutableItem
+from skycore.model.items import Cursor, Lease, MutableItem
 
 __all__ = ["EMPTY_PAGES_MAX", "ENTRY_BYTES", "PAGES_MAX", "PageJudge"]
 
@@ -40,8 +40,11 @@ class PageJudge:
         """Set where the reader starts."""
         self._cursor = cursor
 
-    def admit(self, page: Page) -> list[MutableItem]:
-        """Return the items worth verifying. Raises `RemoteProtocolError` for a lying server."""
+    def admit(self, page: Page) -> list[tuple[MutableItem, Lease | None]]:
+        """Return the items worth verifying, with the leases that came with them.
+
+        Raises `RemoteProtocolError` for a lying server.
+        """
         self.pages += 1
         size = self._size(page)
         self.bytes += size
@@ -52,9 +55,11 @@ class PageJudge:
                 f"{self._limit} and {self._bytes_max} were asked for"
             )
         self._progress(page, entries)
+        leases = lease_of(page.item_leases, len(page.items))
+        kept = list(zip(page.items, leases, strict=True))
         if self._salt is None:
-            return list(page.items)
-        kept = [item for item in page.items if item.salt == self._salt]
+            return kept
+        kept = [entry for entry in kept if entry[0].salt == self._salt]
         self.dropped += len(page.items) - len(kept)
         return kept
 
@@ -66,7 +71,11 @@ class PageJudge:
         if entries:
             self._empty = 0
             mark = hashlib.sha256(
-                b"".join([i.sig for i in page.items] + [e.sig for e in page.leases])
+                b"".join(
+                    [i.sig for i in page.items]
+                    + [e.sig for e in page.leases]
+                    + [e.lease.sig for e in page.item_leases]
+                )
             ).digest()[:16]
             if mark in self._seen:
                 raise RemoteProtocolError("sync makes no progress: the same page came again")
