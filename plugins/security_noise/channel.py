@@ -12,8 +12,10 @@ from skycore.model.keys import PubKey
 
 __all__ = ["READ_MAX", "NoiseChannel"]
 
-READ_MAX = 262_144
-"""Bytes asked of the stream at a time: what asyncio and uvloop read from a socket at once."""
+READ_MAX = 122_880
+"""Bytes asked of the stream at a time, almost two full frames. A read allocates what it asks for:
+from 128 KiB on the C library maps fresh memory each time, which made a read of 200 bytes cost
+16 µs instead of 2, and bulk no faster (measured at 64, 120 and 256 KiB)."""
 
 _LOST = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import random
 import struct
 import weakref
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -47,6 +49,7 @@ from skycore.testing.contracts.security import (
 from skycore.testing.fakes import TEST_NETWORK, FakeClock, SeededEntropy, identity, stream_pair
 from skycore.testing.loop import simulate
 
+VECTORS = Path(__file__).parents[2] / "vectors"
 ALICE, BOB, CAROL = identity("alice"), identity("bob"), identity("carol")
 PROLOGUE = b"skycore/1\0" + TEST_NETWORK.id
 
@@ -138,6 +141,20 @@ async def test_layout_on_the_wire() -> None:
     assert len(bob) == 52 + fourth
     assert 120 < third - 64 < 250
     assert 120 < fourth - 16 < 250
+
+
+async def test_the_project_s_own_vector() -> None:
+    """docs/protocols/noise.md byte for byte: whatever changes this changes the wire format."""
+    vector = json.loads((VECTORS / "noise_skycore.json").read_text())
+    alice, bob = await recorded()
+    said = [alice[2:50], bob[2:50], alice[52:], bob[52:]]
+    assert [message.hex() for message in said] == vector["messages"]
+    elsewhere = identity("bob", NetworkConstants(ED25519, "elsewhere"))
+    assert (await refusal_heard(alice[2:50], elsewhere))[2:].hex() == vector["refusal"]
+    for who, name in ((ALICE, "dialler"), (BOB, "listener")):
+        assert ED25519.public(ED25519.secret(bytes.fromhex(vector[name]["seed"]))) == who.public
+        assert who.public.hex() == vector[name]["identity"] == vector[name]["ephemeral_seed"]
+    assert TEST_NETWORK.id.hex() == vector["network_id"]
 
 
 async def test_the_record_plays_again() -> None:
