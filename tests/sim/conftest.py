@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 from skycore.contracts.dht import Dht
@@ -44,6 +45,19 @@ class Notes:
             for writer, seq in self.acknowledged.items()
             if await self._seq(reader, writer) < seq
         ]
+
+    async def converge(self, world, readers, limit_s=300):
+        """Wait until every reader reads the newest of every writer; return the seconds.
+
+        Why not at once: three nodes that agree end a read early, and after trouble these three
+        may be behind. What was acknowledged must still come through, by itself.
+        """
+        began = anyio.current_time()
+        while behind := await self.behind(readers):
+            world.check()
+            assert anyio.current_time() - began < limit_s, behind
+            await anyio.sleep(10)
+        return anyio.current_time() - began
 
     async def _seq(self, reader, writer):
         try:

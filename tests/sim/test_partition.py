@@ -23,16 +23,6 @@ async def network(world, visors=8):
     return full, nodes
 
 
-async def converge(world, notes, nodes):
-    """Wait until every read gives the newest acknowledged record; return the seconds."""
-    began = anyio.current_time()
-    while behind := await notes.behind(nodes):
-        world.check()
-        assert anyio.current_time() - began < CONVERGED_S, behind
-        await anyio.sleep(10)
-    return anyio.current_time() - began
-
-
 async def test_s3_halves_for_ten_minutes_both_write_and_agree_after(world, notes):
     full, nodes = await network(world)
     for node in nodes:
@@ -45,9 +35,9 @@ async def test_s3_halves_for_ten_minutes_both_write_and_agree_after(world, notes
         for node in (nodes[minute % 4], nodes[4 + minute % 4]):
             await notes.write(node, f"minute {minute}")
     world.heal()
-    await converge(world, notes, [*full, *nodes])
+    await notes.converge(world, [*full, *nodes])
     assert await notes.write(nodes[0], "after")
-    await converge(world, notes, nodes)
+    await notes.converge(world, nodes)
 
 
 async def test_s3_full_nodes_hold_the_same_after_a_cut(world, notes):
@@ -75,7 +65,7 @@ async def test_s4_a_one_way_cut_loses_nothing(world, notes):
         for node in nodes:
             await notes.write(node, f"turn {turn}")
     world.heal()
-    await converge(world, notes, [*full, *nodes])
+    await notes.converge(world, [*full, *nodes])
 
 
 async def test_s4_an_isolated_node_comes_back(world, notes):
@@ -86,9 +76,9 @@ async def test_s4_an_isolated_node_comes_back(world, notes):
         await notes.write(nodes[1], f"turn {turn}")
     assert not await notes.write(nodes[0], "alone")
     world.heal()
-    await converge(world, notes, [*full, *nodes])
+    await notes.converge(world, [*full, *nodes])
     assert await notes.write(nodes[0], "back")
-    await converge(world, notes, [*full, *nodes])
+    await notes.converge(world, [*full, *nodes])
 
 
 async def test_s4_a_bridge_keeps_both_sides_in_touch(world, notes):
@@ -97,7 +87,7 @@ async def test_s4_a_bridge_keeps_both_sides_in_touch(world, notes):
     for node in nodes:
         await anyio.sleep(10)
         assert await notes.write(node, "over the bridge")
-    await converge(world, notes, [*full, *nodes])
+    await notes.converge(world, [*full, *nodes])
     world.heal()
 
 
@@ -108,11 +98,11 @@ async def test_s4_a_clogged_node_only_delays(world, notes):
         await anyio.sleep(20)
         await notes.write(nodes[1], f"turn {turn}")
     world.network.unclog(nodes[2].address)
-    await converge(world, notes, [*full, *nodes])
+    await notes.converge(world, [*full, *nodes])
 
 
 async def test_a_read_across_a_cut_ends_by_its_deadline(world, notes):
-    full, nodes = await network(world)
+    _, nodes = await network(world)
     await notes.write(nodes[0], "here")
     world.network.isolate(nodes[7].address)
     with anyio.fail_after(120):
@@ -131,4 +121,4 @@ async def test_s3_fifty_nodes(world, notes, fifth):
         for node in nodes[minute % 5 :: 5]:
             await notes.write(node, f"minute {minute}")
     world.heal()
-    await converge(world, notes, [*full, *nodes[::7]])
+    await notes.converge(world, [*full, *nodes[::7]])

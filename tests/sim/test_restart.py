@@ -44,7 +44,6 @@ async def test_a_full_node_that_lost_everything_syncs_it_back(world, notes):
     await world.kill(loser)
     loser.disk.clear()
     await world.start(loser)
-    report = None
     await world.until(lambda: notes.peers(loser), limit_s=60)
     report = await loser.get(Dht).sync(keeper.public)
     assert report.complete
@@ -62,7 +61,7 @@ async def test_killed_over_and_over_it_always_comes_back(world, notes):
         await anyio.sleep(5)
     await world.until(lambda: notes.peers(nodes[0]) >= 2, limit_s=120)
     assert await notes.write(nodes[0], "still here")
-    assert not await notes.behind(nodes)
+    await notes.converge(world, nodes)
 
 
 async def test_everybody_restarts_at_once(world, notes):

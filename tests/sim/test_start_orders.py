@@ -49,7 +49,7 @@ async def test_c55_dht_put_get_and_sync_in_both_start_orders(world, notes, order
     await world.until(lambda: notes.peers(full) and notes.peers(visor), limit_s=60)
     assert await notes.write(visor, "from the visor")
     assert await notes.write(full, "from the full node")
-    assert not await notes.behind([full, visor])
+    await notes.converge(world, [full, visor])
     report = await visor.get(Dht).sync()
     assert report.complete
     assert report.received >= 2
