@@ -18,7 +18,7 @@ from skycore.contracts.access import Access, Level
 from skycore.contracts.rpc import Caller, Progress, Rpc, RpcContext, RpcMethod, RpcService
 from skycore.contracts.runtime import Clock
 from skycore.errors import AccessDeniedError, LocalProtocolError, PluginConflictError, RpcError
-from skycore.jsonrpc import ErrorCode
+from skycore.jsonrpc import ErrorCode, not_listed
 from skycore.logs import LimitedLog
 from skycore.model.keys import short
 
@@ -147,13 +147,11 @@ class _Rpc:
         wanted = level.name.lower()
         self._log_refusal(caller, name, wanted)
         if level is Level.READ or not self._access.allows(remote, Level.READ):
-            message, name = f"not authorised: {short(remote)} is not on this node's whitelist", ""
-        else:
-            message = f"not authorised: {name} needs the level {wanted}"
-        level_option = "" if level is Level.READ or not name else f" --level {wanted}"
+            return not_listed(remote)
         return AccessDeniedError(
-            message,
-            hint=f"its operator can run: skynode visor whitelist add {remote.hex()}{level_option}",
+            f"not authorised: {name} needs the level {wanted}",
+            hint="its operator can run: skynode visor whitelist add"
+            f" {remote.hex()} --level {wanted}",
         )
 
     def _log_refusal(self, caller: Caller, name: str, level: str) -> None:

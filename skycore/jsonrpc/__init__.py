@@ -7,7 +7,7 @@ Wire format: docs/protocols/rpc.md. Used by plugins/rpc_local (Unix socket), plu
 from __future__ import annotations
 
 from skycore.jsonrpc.client import Client, connect_control
-from skycore.jsonrpc.messages import ErrorCode, RpcStream
+from skycore.jsonrpc.messages import ErrorCode, RpcStream, not_listed
 from skycore.jsonrpc.server import RpcServer, ServerLimits
 from skycore.jsonrpc.strict import decode_strict
 
@@ -19,4 +19,5 @@ __all__ = [
     "ServerLimits",
     "connect_control",
     "decode_strict",
+    "not_listed",
 ]

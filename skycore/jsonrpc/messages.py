@@ -21,6 +21,7 @@ from skycore.errors import (
 )
 from skycore.frames import frame
 from skycore.jsonrpc.strict import check_json
+from skycore.model.keys import PubKey, short
 
 __all__ = [
     "CallId",
@@ -32,6 +33,7 @@ __all__ = [
     "decode_request",
     "error_frame",
     "error_of",
+    "not_listed",
     "progress_frame",
     "request_frame",
     "result_frame",
@@ -181,6 +183,14 @@ def error_of(error: _Error) -> SkycoreError:
     if error.code == ErrorCode.TOO_MANY_REQUESTS:
         return TooManyRequestsError(message, hint=hint)
     return RpcError(message, code=error.code, hint=hint)
+
+
+def not_listed(remote: PubKey) -> AccessDeniedError:
+    """Return what a key hears that may do nothing here. It learns how to be let in, no more."""
+    return AccessDeniedError(
+        f"not authorised: {short(remote)} is not on this node's whitelist",
+        hint=f"its operator can run: skynode visor whitelist add {remote.hex()}",
+    )
 
 
 def _plain(text: str) -> str:
