@@ -22,10 +22,12 @@ class Allowance:
 
     def spend(self, now: float) -> bool:
         """Use one up at `now` (monotonic seconds); False where there is none left."""
-        if self._left < 1:
+        if self._left == self._burst:
+            self._since = now  # full until now: time before this earns nothing
+        elif self._left < 1:
             gained = max(0.0, now - self._since) * self._per_s
             self._left = min(float(self._burst), self._left + gained)
-            self._since = now
+            self._since = max(now, self._since)
             if self._left < 1:
                 return False
         self._left -= 1

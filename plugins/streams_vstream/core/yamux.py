@@ -230,11 +230,11 @@ class Session(OwnSide):
         if not channel.ours and not self._resets.spend(self._now):
             raise RemoteProtocolError("ResetFlood: the peer opens and resets too fast")
         self._count("resets")
+        if channel.pending or not channel.ended_there:
+            self._drop_unread(channel)  # what was accepted and had its end stays readable
         if channel.pending:
             channel.pending = False
             self.backlog -= 1
-        if not channel.ended_there:  # what was ended properly stays readable
-            self._drop_unread(channel)
         channel.problem = channel.problem or "the peer reset the stream"
         self._forget(channel)
         self._events.append((What.FAILED, channel))
