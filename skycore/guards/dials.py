@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from skycore.contracts.runtime import Clock
 from skycore.errors import DialError, SkycoreError
+from skycore.guards.links import Link
 from skycore.model.keys import PubKey, short
 from skycore.tasks import backoff_s
 
@@ -32,12 +33,13 @@ REMEMBERED_MAX = 4_096
 class _Dial:
     """One dial under way, and everybody who waits for it."""
 
-    __slots__ = ("done", "error", "label")
+    __slots__ = ("done", "error", "label", "link")
 
     def __init__(self, label: str) -> None:
         self.done = anyio.Event()
         self.error: SkycoreError | None = None
         self.label = label
+        self.link: Link | None = None
 
 
 class _Failure:
@@ -56,7 +58,7 @@ class Dials:
 
     def __init__(
         self,
-        work: Callable[[PubKey, str], Awaitable[None]],
+        work: Callable[[PubKey, str], Awaitable[Link]],
         tasks: TaskGroup,
         clock: Clock,
         dice: random.Random,
@@ -86,8 +88,8 @@ class Dials:
         """Forget failures: there is good news of this key."""
         self._failures.pop(public, None)
 
-    async def join(self, remote: PubKey, label: str, stronger: Callable[[str, str], str]) -> None:
-        """Dial, or wait for the dial under way. Raises `DialError`.
+    async def join(self, remote: PubKey, label: str, stronger: Callable[[str, str], str]) -> Link:
+        """Dial, or wait for the dial under way; return the link it made. Raises `DialError`.
 
         A person who asks ("user") is never told to wait for a back-off.
         """
@@ -100,8 +102,10 @@ class Dials:
         else:
             dial.label = stronger(dial.label, label)
         await dial.done.wait()
-        if dial.error is not None:  # each caller raises one of its own: tracebacks grow
-            raise DialError(str(dial.error), hint=dial.error.hint) from dial.error
+        if dial.link is None:  # each caller raises an error of its own: tracebacks grow
+            error = dial.error or DialError()
+            raise DialError(str(error), hint=error.hint) from error
+        return dial.link
 
     def _check_patience(self, remote: PubKey) -> None:
         failure = self._failures.get(remote)
@@ -119,7 +123,7 @@ class Dials:
         try:
             async with self._turns:
                 with anyio.move_on_after(self._limit_s) as limit:
-                    await self._work(remote, dial.label)
+                    dial.link = await self._work(remote, dial.label)
                     dial.error = None
             if limit.cancelled_caught:
                 dial.error = DialError(

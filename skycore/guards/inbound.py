@@ -21,6 +21,8 @@ from skycore.errors import RemoteProtocolError, TransportError
 from skycore.guards.handshakes import Handshakes
 from skycore.model.addresses import Address
 from skycore.model.keys import short
+from skycore.model.numbers import PacketType
+from skycore.model.packets import encode_packet
 
 __all__ = ["Inbound", "close_stream", "host_of"]
 
@@ -77,7 +79,9 @@ class Inbound:
             self._welcome(channel, host)
         except TransportError as bad:
             self._counters["refused"] += 1
-            log.info("transport refused pk=%s reason=%r", short(channel.remote), str(bad))
+            log.debug("transport refused pk=%s reason=%r", short(channel.remote), str(bad))
+            with anyio.move_on_after(CLOSE_S):
+                await channel.send(encode_packet(PacketType.ERROR, b"\0" + str(bad).encode()[:200]))
             await close_stream(channel)
 
     async def _shake_hands(self, stream: ByteStream, host: str) -> SecureChannel | None:

@@ -93,9 +93,9 @@ class LinkTable:
             self._go_live(link)
         elif self._beats(link, rival):
             self._leave(rival)
-            self._drain(rival)
             self._go_live(link)
             link.strengthen(rival.label)
+            self._drain(rival)
         else:
             rival.probe()  # if it is dead, the newcomer takes its place
             self._drain(link)

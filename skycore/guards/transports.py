@@ -168,10 +168,10 @@ class TransportManager:
                     f"no address is known for {short(remote)}",
                     hint=f"skynode tp add {remote.hex()} --address host:port",
                 )
-            await self._dials.join(remote, label, _stronger)
+            made = await self._dials.join(remote, label, _stronger)
             link = self._table.find(remote)
             if link is None:
-                raise DialError(f"the transport to {short(remote)} was lost at once")
+                raise DialError(f"the transport to {short(remote)} was lost at once: {made.closed}")
         link.strengthen(label)
         return link
 
@@ -261,7 +261,7 @@ class TransportManager:
         known = self.addresses.find(remote)
         return [(t, a) for name, t in self._types.items() for a in known if a.kind == name]
 
-    async def _dial(self, remote: PubKey, label: str) -> None:
+    async def _dial(self, remote: PubKey, label: str) -> Link:
         """Try every address until one leads to exactly this key. Raises `DialError`."""
         failures = []
         for kind, address in self._candidates(remote):
@@ -273,11 +273,10 @@ class TransportManager:
                 continue
             self._book.worked(remote, address)
             try:
-                self._admit(kind.name, True, label, channel)
+                return self._admit(kind.name, True, label, channel)
             except TransportError:
                 await close_stream(channel)
                 raise
-            return
         self.counters["dials_failed"] += 1
         raise DialError(f"cannot reach {short(remote)}: " + ("; ".join(failures) or "no address"))
 
@@ -300,7 +299,7 @@ class TransportManager:
         listening = as_seen(channel.hello.listening[:HELLO_ADDRESSES_MAX], host)
         self.addresses.learn(Contact(channel.remote, listening))
 
-    def _admit(self, kind: str, dialled: bool, label: str, channel: SecureChannel) -> None:
+    def _admit(self, kind: str, dialled: bool, label: str, channel: SecureChannel) -> Link:
         """Make the link and give it its place and its task. Nothing here waits.
 
         Raises `TransportError` where there is no place.
@@ -320,6 +319,7 @@ class TransportManager:
         )
         self._table.admit(link)
         self._tasks.start_soon(link.run)
+        return link
 
     # --- start and stop --------------------------------------------------------------------------
 
@@ -379,13 +379,16 @@ async def open_transports(
     for name in names:
         if names.count(name) > 1:
             raise PluginConflictError(f"two transport types are called {name!r}")
-    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+    async with AsyncExitStack() as stack:
+        # bound before there is a task group: a taken port is then an error and not a group of one
+        bound = [(kind, await stack.enter_async_context(kind.listen())) for kind in types]
+        tasks = await stack.enter_async_context(anyio.create_task_group())
         manager = TransportManager(
             settings, types, security, identity, clock, entropy, events, tasks
         )
-        for kind in types:
-            listener = await stack.enter_async_context(kind.listen())
-            tasks.start_soon(manager.inbound(kind, listener).run, lifecycle, tasks)
+        sides = [manager.inbound(kind, listener) for kind, listener in bound]
+        for side in sides:  # all addresses are known before anybody is told them
+            tasks.start_soon(side.run, lifecycle, tasks)
         tick_s = settings.ping_interval_s / PING_TICKS
         tasks.start_soon(partial(every, tick_s, manager.look_after, name="links", at_once=False))
         try:

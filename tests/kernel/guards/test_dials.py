@@ -40,9 +40,10 @@ class Remote:
         await anyio.sleep(self.takes_s)
         if not self.up:
             raise DialError("refused", hint="start it")
+        return self
 
     async def join(self, key=KEY, label="ephemeral"):
-        await self.dials.join(key, label, stronger)
+        return await self.dials.join(key, label, stronger)
 
 
 async def test_t4834_parallel_callers_share_one_dial():
