@@ -125,20 +125,21 @@ def make_plan(
         offered.setdefault(provider.contract, []).append(provider)
     needs = {p: _settle(p, given, private or {}) for p in providers}
 
-    wanted = [p for p in providers if not p.on_demand]
-    graph: dict[Provider, list[Provider]] = {}
-    while wanted:
-        provider = wanted.pop()
-        if provider in graph:
-            continue
-        before: list[Provider] = []
+    for provider in providers:
         for need in needs[provider].values():
-            found = offered.get(need.contract, [])
-            _check(provider, need, found, hint_for)
-            if need.form in ("one", "maybe", "all"):
-                before += found
-            wanted += found if need.form != "given" else []
-        graph[provider] = before
+            if need.form in ("one", "maybe"):
+                _check_count(provider, need, offered.get(need.contract, []))
+    planned = _planned(providers, needs, offered, hint_for)
+    graph = {
+        provider: [
+            before
+            for need in needs[provider].values()
+            if need.form in ("one", "maybe", "all")
+            for before in offered.get(need.contract, [])
+            if before in planned
+        ]
+        for provider in planned
+    }
     return Plan(_sorted(graph), {p: needs[p] for p in graph})
 
 
@@ -158,22 +159,42 @@ def _settle(
     return settled
 
 
-def _check(
-    provider: Provider, need: Need, found: Sequence[Provider], hint_for: Callable[[type], str]
-) -> None:
-    if need.form not in ("one", "maybe"):
-        return
-    what = _named(need.contract)
+def _planned(
+    providers: Sequence[Provider],
+    needs: Mapping[Provider, Mapping[str, Need]],
+    offered: Mapping[type, Sequence[Provider]],
+    hint_for: Callable[[type], str],
+) -> Sequence[Provider]:
+    """Return what runs: all that is not on demand, and whatever that needs in earnest.
+
+    `X | None` pulls nothing in: it is there if somebody else needs it.
+    """
+    planned: dict[Provider, None] = {}
+    wanted = [p for p in providers if not p.on_demand]
+    while wanted:
+        provider = wanted.pop()
+        if provider in planned:
+            continue
+        planned[provider] = None
+        for need in needs[provider].values():
+            found = offered.get(need.contract, [])
+            if need.form == "one" and not found:
+                raise MissingProviderError(
+                    f"{provider.name} needs {_named(need.contract)},"
+                    " and no active plugin provides one",
+                    hint=hint_for(need.contract),
+                )
+            if need.form in ("one", "all", "live"):
+                wanted += found
+    return list(planned)
+
+
+def _check_count(provider: Provider, need: Need, found: Sequence[Provider]) -> None:
     if len(found) > 1:
         names = ", ".join(p.plugin for p in found)
         raise AmbiguousProviderError(
-            f"{provider.name} needs one {what}; {names} all provide it",
+            f"{provider.name} needs one {_named(need.contract)}; {names} all provide it",
             hint=f'disable all but one: [node] disable = ["{found[-1].plugin}"]',
-        )
-    if not found and need.form == "one":
-        raise MissingProviderError(
-            f"{provider.name} needs {what}, and no active plugin provides one",
-            hint=hint_for(need.contract),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,17 +15,15 @@ Key = Annotated[str, typer.Argument(metavar="PK", help="A public key.")]
 
 def ls(console: Console) -> None:
     """List the keys that may call this node, and what they may do."""
-    console.show(
-        console.call("whitelist.list"),
-        lambda r: (
-            console.table(
-                ("KEY", "LEVEL", "FROM"),
-                [(e["key"], e["level"], e["source"]) for e in r["entries"]],
-            )
-            if r["entries"]
-            else "nobody may call this node; add one with: skynode visor whitelist add PK"
-        ),
-    )
+    rows = console.call("whitelist.list")
+
+    def text(rows: list[dict[str, Any]]) -> object:
+        if not rows:
+            return "nobody may call this node; add one with: skynode visor whitelist add PK"
+        listed = [(r["key"], r["level"], "configuration" if r["configured"] else "") for r in rows]
+        return console.table(("KEY", "LEVEL", "LISTED IN"), listed)
+
+    console.show(rows, text)
 
 
 def add(

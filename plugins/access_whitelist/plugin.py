@@ -6,12 +6,7 @@ from typing import Any
 
 from skycore import hookimpl
 
-__all__ = [
-    "skycore_access",
-    "skycore_rpc_methods",
-    "skycore_services",
-    "skycore_settings",
-]
+__all__: list[str] = []
 
 
 @hookimpl
@@ -45,3 +40,16 @@ def skycore_rpc_methods() -> Any:
     from access_whitelist.methods import open_methods
 
     return [open_methods]
+
+
+@hookimpl
+def skycore_commands() -> Any:
+    """The commands under `skynode visor whitelist`."""
+    from skycore.contracts.command import Command
+
+    here = "access_whitelist.commands"
+    return [
+        Command("visor whitelist ls", "List who may call this node.", f"{here}:ls"),
+        Command("visor whitelist add", "Let a key call this node.", f"{here}:add"),
+        Command("visor whitelist rm", "Let a key call it no more.", f"{here}:rm"),
+    ]

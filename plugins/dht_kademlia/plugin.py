@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skycore import hookimpl
-
-if TYPE_CHECKING:
-    from dht_kademlia.settings import KademliaSettings
 
 __all__: list[str] = []
 
 
 @hookimpl
-def skycore_settings() -> type[KademliaSettings]:
+def skycore_settings() -> Any:
     from dht_kademlia.settings import KademliaSettings
 
     return KademliaSettings
 
 
 @hookimpl
-def skycore_services() -> Iterable[Any]:
+def skycore_services() -> Any:
     from dht_kademlia.node import Kademlia
     from dht_kademlia.service import open_kademlia
     from skycore import Provider
@@ -30,28 +26,36 @@ def skycore_services() -> Iterable[Any]:
 
 
 @hookimpl
-def skycore_dht() -> Iterable[Any]:
+def skycore_dht() -> Any:
     from dht_kademlia.service import open_dht
 
     return [open_dht]
 
 
 @hookimpl
-def skycore_mirrors() -> Iterable[Any]:
+def skycore_mirrors() -> Any:
     from dht_kademlia.service import open_dht_mirror
 
     return [open_dht_mirror]
 
 
 @hookimpl
-def skycore_rpc_methods() -> Iterable[Any]:
+def skycore_rpc_methods() -> Any:
+    from dht_kademlia.batch import open_dht_batch_rpc
     from dht_kademlia.service import open_dht_rpc
 
-    return [open_dht_rpc]
+    return [open_dht_rpc, open_dht_batch_rpc]
 
 
 @hookimpl
-def skycore_status() -> Iterable[Any]:
+def skycore_status() -> Any:
     from dht_kademlia.service import open_dht_status
 
     return [open_dht_status]
+
+
+@hookimpl
+def skycore_commands() -> Any:
+    from dht_kademlia.menu import COMMANDS
+
+    return COMMANDS

@@ -6,7 +6,7 @@ from typing import Any
 
 from skycore import hookimpl
 
-__all__ = ["skycore_rpc_methods", "skycore_settings"]
+__all__ = ["skycore_commands", "skycore_rpc_methods", "skycore_settings"]
 
 
 @hookimpl
@@ -23,3 +23,14 @@ def skycore_rpc_methods() -> Any:
     from visor_info.service import open_info
 
     return [open_info]
+
+
+@hookimpl
+def skycore_commands() -> Any:
+    """The commands under `skynode visor`."""
+    from skycore.contracts.command import Command
+
+    here = "visor_info.commands"
+    return [
+        Command("visor info", "Show what the node is, and how it is.", f"{here}:info"),
+    ]

@@ -6,12 +6,7 @@ from typing import Any
 
 from skycore import hookimpl
 
-__all__ = [
-    "skycore_rpc_methods",
-    "skycore_services",
-    "skycore_settings",
-    "skycore_status",
-]
+__all__: list[str] = []
 
 
 @hookimpl
@@ -45,3 +40,14 @@ def skycore_status() -> Any:
     from visor_rpc.service import open_status
 
     return [open_status]
+
+
+@hookimpl
+def skycore_commands() -> Any:
+    """The commands under `skynode visor`."""
+    from skycore.contracts.command import Command
+
+    here = "visor_rpc.commands"
+    return [
+        Command("visor tp-rpc", "Call a method of another node.", f"{here}:tp_rpc"),
+    ]
