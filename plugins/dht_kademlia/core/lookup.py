@@ -214,10 +214,11 @@ class Lookup:
         candidate = Candidate(contact, id_of(contact.public) ^ self.target, depth)
         if len(self._list) >= SHORTLIST_MAX:
             last = self._list[-1]
-            if last.distance <= candidate.distance or last.state is not _State.FRESH:
+            if last.distance <= candidate.distance:
                 return
             self._list.pop()
-            del self._by_key[last.contact.public]
+            if last.state is _State.FRESH:  # one that was asked stays known: it is not asked again
+                del self._by_key[last.contact.public]
         self._by_key[contact.public] = candidate
         insort(self._list, candidate)
 
