@@ -139,6 +139,16 @@ class Console:
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
         return table
 
+    def pairs(self, rows: Sequence[tuple[str, object]]) -> object:
+        """Return names and values in two columns, for `show`."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for name, value in rows:
+            table.add_row(Text(name, style="bold"), Text(str(value)))
+        return table
+
 
 class _Bar:
     """A progress bar on stderr, with a count where the total is unknown."""

@@ -259,8 +259,10 @@ class Node:
         async with running(assembly.plan, given) as parts:
             lifecycle.up()
             log.info("ready profile=%s parts=%d", node.profile, len(assembly.plan.order))
-            yield cls(identity, assembly, parts)
-            log.info("stopping")
+            try:
+                yield cls(identity, assembly, parts)
+            finally:
+                log.info("stopping")
 
 
 def _given(

@@ -43,8 +43,7 @@ def status(console: Console) -> None:
         items = ", ".join(f"{salt} {n}" for salt, n in sorted(r["items"].items())) or "none"
         lookups = ", ".join(f"{k} {v}" for k, v in r["lookups"].items()) or "none"
         last = r["last_sync"]
-        return console.table(
-            ("", ""),
+        return console.pairs(
             [
                 ("mode", r["mode"]),
                 ("node id", r["node_id"]),

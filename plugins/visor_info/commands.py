@@ -32,12 +32,14 @@ def _text(console: Console, r: dict[str, Any]) -> object:
     for part in r["parts"]:
         rows.append((part["name"], f"[{MARKS[part['health']]}] {part['summary']}"))
         rows += [(f"  {key}", _plain(value)) for key, value in part["fields"].items()]
-    return console.table(("", ""), rows)
+    return console.pairs(rows)
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items()) or "none"
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else json.dumps(value)
 
 
