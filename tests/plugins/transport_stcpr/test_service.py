@@ -3,8 +3,6 @@ from __future__ import annotations
 import anyio
 import pytest
 from pydantic import ValidationError
-from transport_stcpr.service import Stcpr, open_stcpr
-from transport_stcpr.settings import StcprSettings
 
 from skycore.errors import DialError, TransportError
 from skycore.model.addresses import Address
@@ -13,6 +11,8 @@ from skycore.testing.contracts.transport import TransportTypeContract
 from skycore.testing.fakes import identity
 from skycore.testing.loop import sim_backend
 from skycore.testing.network import SimNetwork
+from transport_stcpr.service import Stcpr, open_stcpr
+from transport_stcpr.settings import StcprSettings
 
 REMOTE = identity("remote").public
 
