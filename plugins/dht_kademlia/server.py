@@ -132,7 +132,7 @@ class Server:
         except TransportError as gone:
             log.debug("stream ended peer=%s error=%r", short(peer), str(gone))
         finally:
-            del self._open[serving]
+            self._open.pop(serving, None)
             self._by_peer[peer] -= 1
             if not self._by_peer[peer]:
                 del self._by_peer[peer]
@@ -142,7 +142,9 @@ class Server:
     def _make_room(self) -> None:
         idle = [s for s in self._open if not s.busy]
         if idle:
-            min(idle, key=lambda s: s.deadline).end("another peer needed the room")
+            victim = min(idle, key=lambda s: s.deadline)
+            del self._open[victim]  # now: its task ends only when it is next run
+            victim.end("another peer needed the room")
 
     async def reap(self) -> None:
         """Close the streams that were silent, or took for an answer, longer than they may."""
