@@ -22,6 +22,7 @@ from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
+from pydantic import Field
 
 from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
 from skycore.contracts.security import SecureChannel, Security
@@ -66,25 +67,25 @@ OWN_PACKET_TYPES = frozenset((6, 8, 9))
 class TransportsSettings(PluginSettings):
     """Settings of the transport manager."""
 
-    transports_max: int = 8_192
+    transports_max: int = Field(default=8_192, gt=0)
     """Live transports at most; when full, the one idle longest of the ephemeral ones makes room."""
-    handshakes_max: int = 64
+    handshakes_max: int = Field(default=64, gt=0)
     """Handshakes in flight per listener."""
-    handshakes_per_host_max: int = 8
+    handshakes_per_host_max: int = Field(default=8, gt=0)
     """Handshakes in flight per listener from one source host."""
-    dials_max: int = 64
+    dials_max: int = Field(default=64, gt=0)
     """Dials in flight."""
-    dial_limit_s: float = 10.0
+    dial_limit_s: float = Field(default=10.0, gt=0)
     """Longest that making one transport may take, over all types and addresses."""
-    dial_backoff_first_s: float = 0.5
+    dial_backoff_first_s: float = Field(default=0.5, gt=0)
     """Wait after a first failed dial; doubles with each further one."""
-    dial_backoff_longest_s: float = 20.0
+    dial_backoff_longest_s: float = Field(default=20.0, gt=0)
     """Longest wait between dials: how late the return of a peer may be noticed."""
-    ping_interval_s: float = 10.0
+    ping_interval_s: float = Field(default=10.0, gt=0)
     """How often a link is pinged; a dead one is noticed within two of these."""
-    ephemeral_idle_s: float = 60.0
+    ephemeral_idle_s: float = Field(default=60.0, gt=0)
     """After how much silence a transport that was opened for a lookup is closed."""
-    addresses_max: int = 16_384
+    addresses_max: int = Field(default=16_384, gt=0)
     """Keys in the address book."""
 
 
