@@ -19,6 +19,7 @@ from skycore.contracts.transport import Transport
 from skycore.errors import TransportClosedError
 from skycore.model.keys import short
 from skycore.model.limits import STREAM_CHUNK_MAX, TRANSPORT_QUEUE_MAX
+from streams_vstream.core.budget import Pool
 from streams_vstream.core.channel import Channel
 from streams_vstream.core.own import Limits
 from streams_vstream.core.yamux import Session
@@ -118,12 +119,12 @@ class Link:
         carrier: Carrier,
         packet_type: int,
         limits: Limits,
+        pool: Pool,
         flusher: Flusher,
-        *,
-        first_id: int | None = None,
     ) -> None:
         self.carrier = carrier
-        self.session = Session(dialled=carrier.transport.dialled, limits=limits, first_id=first_id)
+        dialled = carrier.transport.dialled
+        self.session = Session(dialled=dialled, limits=limits, pool=pool)
         self.remote = carrier.transport.remote
         self.dialling: deque[anyio.Event] = deque()
         """Who waits for the peer to acknowledge earlier streams."""

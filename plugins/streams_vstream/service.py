@@ -20,6 +20,7 @@ from skycore.errors import (
     StreamError,
 )
 from skycore.model.keys import PubKey, short
+from streams_vstream.core.budget import Pool
 from streams_vstream.core.channel import Channel, What
 from streams_vstream.core.frames import GO_AWAY_PROTOCOL
 from streams_vstream.core.own import Limits
@@ -162,7 +163,8 @@ class VStreams:
         claims: ExitStack,
     ) -> None:
         self.flusher = Flusher()
-        self._limits = Limits(settings.streams_max, settings.unread_bytes_max)
+        self._limits = Limits(settings.streams_max, settings.unread_bytes_max, settings.stalled_s)
+        self._pool = Pool(settings.unread_bytes_node_max)
         self._queue_max = settings.accept_queue_max
         self._transports = transports
         self._clock = clock
@@ -224,7 +226,7 @@ class VStreams:
             carrier = self._carriers[id(transport)] = Carrier(transport, self._tasks)
         link = carrier.links.get(packet_type)
         if link is None:
-            link = Link(carrier, packet_type, self._limits, self.flusher)
+            link = Link(carrier, packet_type, self._limits, self._pool, self.flusher)
             carrier.links[packet_type] = link
         return link
 

@@ -1,4 +1,4 @@
-"""How much of a nuisance a peer may be: a burst, and a rate at which it is forgiven.
+"""How much of a nuisance a peer may be: a burst, a rate at which it is forgiven, and memory.
 
 Why a rate and not a count: a link lives for weeks, and an honest peer cancels calls, pings and
 refuses now and then. A count would close such a link one day; a rate closes only a flood.
@@ -6,7 +6,7 @@ refuses now and then. A count would close such a link one day; a rate closes onl
 
 from __future__ import annotations
 
-__all__ = ["Allowance"]
+__all__ = ["Allowance", "Pool"]
 
 
 class Allowance:
@@ -32,3 +32,13 @@ class Allowance:
                 return False
         self._left -= 1
         return True
+
+
+class Pool:
+    """Bytes that wait unread in all sessions of a node, and how many may."""
+
+    __slots__ = ("held", "held_max")
+
+    def __init__(self, held_max: int) -> None:
+        self.held = 0
+        self.held_max = held_max

@@ -45,6 +45,7 @@ class Channel:
         "problem",
         "receive_window",
         "send_window",
+        "since",
         "tag",
         "unacked",
         "unread",
@@ -67,6 +68,8 @@ class Channel:
         """Bytes read since the peer was last given credit."""
         self.unread: deque[bytes | memoryview] = deque()
         self.unread_bytes = 0
+        self.since = 0.0
+        """When its reader was last up to date, or took some: monotonic seconds."""
         self.ended_here = False
         self.ended_there = False
         self.abandoned = False

@@ -17,6 +17,7 @@ from skycore.model.limits import (
     STREAM_ID_MAX,
     STREAM_WINDOW,
 )
+from streams_vstream.core.budget import Pool
 from streams_vstream.core.channel import Channel
 from streams_vstream.core.frames import (
     DATA,
@@ -31,11 +32,12 @@ from streams_vstream.core.frames import (
     header,
 )
 
-__all__ = ["PAYLOAD_MAX", "Limits", "OwnSide"]
+__all__ = ["PAYLOAD_MAX", "POOL_BYTES_MAX", "Limits", "OwnSide"]
 
 PAYLOAD_MAX = STREAM_CHUNK_MAX + HEADER_BYTES
 HALF_WINDOW = STREAM_WINDOW // 2
 ACKS_HELD_MAX = 32
+POOL_BYTES_MAX = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,23 @@ class Limits:
 
     streams_max: int = 1_024
     unread_bytes_max: int = 16 * 1024 * 1024
+    """Over this, streams that nobody reads go, and all others count on the node's pool."""
+    stalled_s: float = 10.0
+    """After how long without a read a stream is one that nobody reads."""
     backlog_max: int = STREAM_BACKLOG_MAX
 
 
 class OwnSide:
     """The table of streams, the operations of our users, and the frames that wait to leave."""
 
-    def __init__(self, *, dialled: bool, limits: Limits, first_id: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        dialled: bool,
+        limits: Limits,
+        pool: Pool | None = None,
+        first_id: int | None = None,
+    ) -> None:
         self.channels: dict[int, Channel] = {}
         self.limits = limits
         self.problem = ""
@@ -64,6 +76,8 @@ class OwnSide:
         self.unread_bytes = 0
         self.counters: dict[str, int] = {}
         """How often something happened that an honest, unhurried peer never causes."""
+        self._pool = pool or Pool(POOL_BYTES_MAX)
+        self._now = 0.0
         self._next_id = first_id or (1 if dialled else 2)
         self._ids_left = (STREAM_ID_MAX - self._next_id) // 2 + 1
         self._ours = 0
@@ -131,6 +145,8 @@ class OwnSide:
         data = channel.take(max_bytes)
         size = len(data)
         self.unread_bytes -= size
+        self._pool.held -= size
+        channel.since = self._now
         if not (channel.ended_there or channel.problem or self.problem):
             channel.credit += size
             if channel.credit >= HALF_WINDOW:
@@ -207,6 +223,8 @@ class OwnSide:
         """
         lost = list(self.channels.values())
         self.problem = why
+        self._pool.held -= self.unread_bytes  # what users still read is theirs
+        self._pool = Pool(0)
         for channel in lost:
             channel.problem = channel.problem or why
             channel.pending = False
@@ -295,6 +313,7 @@ class OwnSide:
 
     def _drop_unread(self, channel: Channel) -> None:
         self.unread_bytes -= channel.unread_bytes
+        self._pool.held -= channel.unread_bytes
         channel.unread.clear()
         channel.unread_bytes = 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from skycore.errors import RemoteProtocolError
 from skycore.model.limits import STREAM_WINDOW
-from streams_vstream.core.budget import Allowance
+from streams_vstream.core.budget import Allowance, Pool
 from streams_vstream.core.channel import Channel, Event, What
 from streams_vstream.core.frames import (
     ACK,
@@ -29,6 +29,7 @@ from streams_vstream.core.own import Limits, OwnSide
 __all__ = ["Session"]
 
 CREDIT_SMALL = 1_024
+LOOK_S = 1.0
 FLAGS_MAX = SYN | ACK | FIN | RST
 _unpack = HEADER.unpack_from
 
@@ -36,12 +37,19 @@ _unpack = HEADER.unpack_from
 class Session(OwnSide):
     """The streams of one packet type over one transport."""
 
-    def __init__(self, *, dialled: bool, limits: Limits, first_id: int | None = None) -> None:
-        super().__init__(dialled=dialled, limits=limits, first_id=first_id)
+    def __init__(
+        self,
+        *,
+        dialled: bool,
+        limits: Limits,
+        pool: Pool | None = None,
+        first_id: int | None = None,
+    ) -> None:
+        super().__init__(dialled=dialled, limits=limits, pool=pool, first_id=first_id)
         self._their_parity = 0 if dialled else 1
         self._their_last = 0
         self._events: list[Event] = []
-        self._now = 0.0
+        self._looked_at = 0.0
         self._rest = b""
         self._body_left = 0
         self._body_of: Channel | None = None
@@ -118,23 +126,38 @@ class Session(OwnSide):
             if channel.abandoned:
                 self._reset(channel)
             return
+        if not channel.unread:
+            channel.since = self._now
         channel.put(chunk)
         self.unread_bytes += len(chunk)
+        self._pool.held += len(chunk)
         self._events.append((What.READABLE, channel))
         if self.unread_bytes > self.limits.unread_bytes_max:
             self._relieve()
 
     def _relieve(self) -> None:
-        """Over the bound of all streams: the one whose reader is furthest behind has to go."""
-        worst = max(self.channels.values(), key=lambda c: c.unread_bytes, default=None)
-        if worst is None or not worst.unread_bytes or not self._resets.spend(self._now):
-            raise RemoteProtocolError("MemoryExceeded: too much unread data on this transport")
+        """Take memory back from a peer that holds more than its share.
+
+        Windows alone would let it hold 256 KiB a stream. A thousand streams whose readers are busy
+        may, while the node has room: then only those that nobody reads go. Once the node has none,
+        the stream furthest behind goes.
+        """
+        if self._pool.held > self._pool.held_max:
+            worst = max(self.channels.values(), key=lambda c: c.unread_bytes)
+            if not (worst.unread and self._resets.spend(self._now)):
+                raise RemoteProtocolError("MemoryExceeded: too much unread data, again and again")
+            self._take_back(worst)
+        elif self._now - self._looked_at >= LOOK_S:
+            self._looked_at = self._now
+            before = self._now - self.limits.stalled_s
+            for channel in [c for c in self.channels.values() if c.unread and c.since <= before]:
+                self._take_back(channel)
+
+    def _take_back(self, channel: Channel) -> None:
         self._count("reset_for_memory")
-        if worst.pending:
-            worst.pending = False
-            self.backlog -= 1
-        self.reset(worst, "the stream was reset: nobody read it, and its transport was full")
-        self._events.append((What.FAILED, worst))
+        if channel.id in self.channels:
+            self.reset(channel, "the stream was reset: it was not read, and memory ran short")
+            self._events.append((What.FAILED, channel))
 
     def _credit(self, flags: int, stream_id: int, delta: int) -> None:
         if flags & SYN and delta:

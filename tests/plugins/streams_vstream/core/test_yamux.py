@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from skycore.errors import RemoteProtocolError, StreamError
+from streams_vstream.core.budget import Pool
 from streams_vstream.core.channel import What
 from streams_vstream.core.frames import (
     ACK,
@@ -409,14 +410,43 @@ def test_f3_every_unknown_version_type_and_flag_is_refused():
 # --- memory --------------------------------------------------------------------------------------
 
 
-def test_over_the_bound_the_stream_that_nobody_reads_goes():
-    bob = session(unread_bytes_max=300_000)
+def test_over_the_node_s_bound_the_stream_furthest_behind_goes():
+    pool = Pool(300_000)
+    bob = Session(dialled=False, limits=Limits(unread_bytes_max=250_000), pool=pool)
+    carol = Session(dialled=False, limits=Limits(unread_bytes_max=250_000), pool=pool)
     ((_, stalled), *_) = bob.receive(data(1, bytes(200_000), SYN), 0.0)
     ((_, lively), *_) = bob.receive(data(3, bytes(90_000), SYN), 0.0)
+    ((_, modest), *_) = carol.receive(data(1, bytes(100_000), SYN), 0.0)
+    assert not (stalled.problem or lively.problem or modest.problem), "carol is below her share"
     events = bob.receive(data(5, bytes(20_000), SYN), 0.0)
-    assert (What.FAILED, stalled) in events and "nobody read" in stalled.problem
+    assert (What.FAILED, stalled) in events and "not read" in stalled.problem
     assert not lively.problem and bob.unread_bytes == 110_000 and bob.backlog == 2
     assert sent(bob) == [(WINDOW_UPDATE, ACK | RST, 1, 0)]
+    assert pool.held == bob.unread_bytes + carol.unread_bytes
+    bob.lose("gone")
+    assert pool.held == carol.unread_bytes
+    read_all(bob, lively)
+    assert pool.held == carol.unread_bytes
+
+
+def test_over_a_peer_s_share_only_what_nobody_reads_goes():
+    bob = session(unread_bytes_max=300_000, stalled_s=10.0)
+    ((_, stalled), *_) = bob.receive(data(1, bytes(200_000), SYN), 100.0)
+    ((_, slow), *_) = bob.receive(data(3, bytes(200_000), SYN), 101.0)
+    bob.receive(data(5, b"", SYN), 109.9)
+    bob.read(slow, 1_000)
+    bob.receive(data(5, b"x"), 109.99)
+    assert not stalled.problem
+    events = bob.receive(data(5, b"x"), 111.0)
+    assert (What.FAILED, stalled) in events and not slow.problem
+    assert bob.unread_bytes == 199_002 and bob.counters == {"reset_for_memory": 1}
+
+
+def test_holding_too_much_again_and_again_ends_the_session():
+    bob = Session(dialled=False, limits=Limits(unread_bytes_max=1), pool=Pool(1))
+    with pytest.raises(RemoteProtocolError, match="MemoryExceeded"):
+        for i in range(10_000):
+            bob.receive(data(1 + 2 * i, b"xx", SYN), 0.0)
 
 
 def test_crumbs_take_no_more_memory_than_their_bytes():
