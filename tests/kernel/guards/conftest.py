@@ -1,152 +1,190 @@
-"""A gate over a store in memory, and shorthand for items."""
+"""A gate over the memory store, people with keys, and shorthand for items."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import pytest
 
 from skycore.contracts.namespace import Form, Namespace, Namespaces
 from skycore.contracts.runtime import Identity
-from skycore.contracts.store import (
-    ChangeFilter,
-    ChangePage,
-    Fingerprint,
-    ItemKey,
-    Outcome,
-    PutOutcome,
-    Usage,
-)
-from skycore.errors import CasMismatchError, SeqTooLowError
+from skycore.contracts.store import ItemKey, ItemStore, Outcome, PutOutcome
 from skycore.events import Events
 from skycore.guards.gate import Gate, GateSettings, open_gate
 from skycore.model.items import (
-    Cursor,
+    Delegation,
     ItemClass,
     Kind,
-    Lease,
     MutableItem,
-    RankedItem,
     StoredItem,
     make_delegation,
     make_item,
     mutable_item_target,
 )
+from skycore.model.keys import ED25519, SecretKey
 from skycore.model.network import NetworkConstants
-from skycore.testing.fakes import TEST_NETWORK, FakeClock, InlineWorkers, identity
+from skycore.testing.fakes import FakeClock, InlineWorkers, SeededEntropy, identity
+from store_memory.service import open_memory_store
+from store_memory.settings import MemoryStoreSettings
+
+AUTHORITY = identity("authority").secret
+NETWORK = NetworkConstants(ED25519, "skycore-test", ED25519.public(AUTHORITY))
+ALL_CLASSES = (ItemClass.OWNER, ItemClass.DELEGATE, ItemClass.MIRROR)
+NOTE = Namespace(b"note", 1, str, Form.SINGLE, dict.fromkeys(ALL_CLASSES, 3_600))
+TAGS = Namespace(b"tags", 1, str, Form.SET, {ItemClass.OWNER: 300})
 
 
-class DictStore:
-    """The least an ItemStore can be: a dict of slots and a counter."""
+class CountingStore:
+    """A store that tells which of its methods were called."""
 
-    def __init__(self) -> None:
-        self.store_id = b"dict-store-of-16"
-        self.slots: dict[ItemKey, StoredItem] = {}
-        self.position = 0
+    def __init__(self, store: ItemStore) -> None:
+        self._store = store
         self.calls: list[str] = []
 
-    async def get(self, targets: Sequence[bytes]) -> Sequence[tuple[StoredItem, ...]]:
-        self.calls.append("get")
-        return [
-            tuple(
-                self.slots[key]
-                for c in (3, 2, 1)
-                if (key := ItemKey(target, c)) in self.slots
-            )
-            for target in targets
-        ]
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._store, name)
+        if callable(value):
+            self.calls.append(name)
+        return value
 
-    async def put_many(
-        self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes] | None = None
-    ) -> Sequence[PutOutcome]:
-        self.calls.append("put_many")
-        return [self._put(ranked) for ranked in items]
 
-    def _put(self, ranked: RankedItem) -> PutOutcome:
-        key = ItemKey(ranked.target, ranked.item_class)
-        old = self.slots.get(key)
-        current = old.item.seq if old and old.item.kind != Kind.TOMBSTONE else 0
-        if old and old.rank == ranked.rank:
-            return PutOutcome(Outcome.HELD, current)
-        if ranked.cas is not None and ranked.cas != current:
-            return PutOutcome(CasMismatchError.code, current)
-        if old and old.rank > ranked.rank:
-            return PutOutcome(SeqTooLowError.code, old.item.seq)
-        self.position += 1
-        self.slots[key] = StoredItem(
-            ranked.target,
-            int(ranked.item_class),
-            ranked.rank,
-            ranked.digest,
-            ranked.item,
-            ranked.sender,
-            ranked.admitted_ns,
-            self.position,
-            self.position,
+class CountingSuite:
+    """A key suite that counts what it verifies and signs."""
+
+    def __init__(self, suite: Any) -> None:
+        self._suite = suite
+        self.verified = 0
+        self.signed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._suite, name)
+
+    def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        self.verified += 1
+        return bool(self._suite.verify(public, message, signature))
+
+    def sign(self, secret: SecretKey, message: bytes) -> bytes:
+        self.signed += 1
+        return bytes(self._suite.sign(secret, message))
+
+
+@dataclass
+class House:
+    """One node's gate and what stands around it."""
+
+    me: Identity
+    gate: Gate
+    store: CountingStore
+    clock: FakeClock
+    events: Events
+    suite: CountingSuite
+    namespaces: Namespaces
+    network: NetworkConstants = NETWORK
+    names: dict[str, SecretKey] = field(default_factory=dict)
+
+    def key(self, name: str) -> SecretKey:
+        return identity(name, NETWORK).secret
+
+    def public(self, name: str) -> bytes:
+        return bytes(identity(name, NETWORK).public)
+
+    def item(
+        self,
+        signer: str = "alice",
+        v: str | bytes | None = "hello",
+        *,
+        salt: bytes = b"note",
+        seq: int | None = None,
+        life_s: int = 600,
+        until: int | None = None,
+        subject: bytes | None = None,
+        delegation: Delegation | None = None,
+        kind: Kind | None = None,
+        network: NetworkConstants = NETWORK,
+    ) -> MutableItem:
+        if kind is None:
+            kind = Kind.TOMBSTONE if v is None else Kind.VALUE
+        encoded = NOTE.encode(v) if isinstance(v, str) else v or b""
+        return make_item(
+            network,
+            self.key(signer),
+            subject=subject,
+            salt=salt,
+            seq=self.clock.wall_ns() if seq is None else seq,
+            until=self.clock.wall_s() + life_s if until is None else until,
+            v=encoded,
+            kind=kind,
+            delegation=delegation,
         )
-        return PutOutcome(Outcome.STORED, ranked.item.seq)
 
-    async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:
-        self.calls.append("renew")
-        return [self._renew(lease) for lease in leases]
+    def delegation(
+        self, issuer: str, delegate: str, *, salt: bytes = b"note", life_s: int = 86_400
+    ) -> Delegation:
+        until = self.clock.wall_s() + life_s
+        return make_delegation(NETWORK, self.key(issuer), self.public(delegate), salt, until)
 
-    def _renew(self, lease: Lease) -> PutOutcome:
-        key = ItemKey(lease.target, lease.item_class)
-        old = self.slots.get(key)
-        if old is None or old.digest != lease.digest:
-            return PutOutcome(Outcome.NOT_HELD)
-        if lease.until <= old.until:
-            return PutOutcome(Outcome.HELD, old.item.seq)
-        self.position += 1
-        self.slots[key] = msgspec.structs.replace(old, lease=lease, position=self.position)
-        return PutOutcome(Outcome.RENEWED, old.item.seq)
+    async def put(self, *items: MutableItem, sender: str = "peer", **more: Any) -> list[int]:
+        return [o.code for o in await self.outcomes(*items, sender=sender, **more)]
 
-    async def changes(
-        self, after: Cursor | None, wanted: ChangeFilter, limit: int, bytes_max: int
-    ) -> ChangePage:
-        start = after.position if after else 0
-        newer = sorted(
-            (s for s in self.slots.values() if s.position > start), key=lambda s: s.position
-        )
-        page = newer[:limit]
-        end = page[-1].position if page else start
-        return ChangePage(tuple(page), Cursor(self.store_id, end), len(newer) > len(page))
+    async def outcomes(
+        self, *items: MutableItem, sender: str = "peer", **more: Any
+    ) -> list[PutOutcome]:
+        return list(await self.gate.admit(items, sender=self.public(sender), **more))
 
-    async def listing(
-        self, salt: bytes | None, low: bytes, high: bytes, limit: int
-    ) -> Sequence[StoredItem]:
-        keys = sorted(k for k in self.slots if low <= k.target <= high)
-        found = [self.slots[k] for k in keys]
-        return [s for s in found if salt is None or s.item.salt == salt][:limit]
+    async def read(self, subject: str, salt: bytes = b"note") -> list[StoredItem]:
+        return list(await self.gate.get(mutable_item_target(self.public(subject), salt)))
 
-    async def fingerprints(self, salt: bytes | None, ranges: Any) -> Sequence[Fingerprint]:
-        raise NotImplementedError
+    async def contents(self) -> dict[ItemKey, tuple[Any, ...]]:
+        """Everything that two stores which saw the same must share, byte for byte."""
+        everything = await self.gate.listing(None, bytes(32), b"\xff" * 32, 100_000)
+        return {
+            ItemKey(s.target, s.item_class): (s.rank, s.digest, s.item, s.until) for s in everything
+        }
 
-    async def blocks(self, hashes: Sequence[bytes]) -> Sequence[bytes | None]:
-        return [None for _ in hashes]
 
-    async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
-        return []
+OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 
-    async def drop(self, keys: Sequence[ItemKey]) -> int:
-        return sum(self.slots.pop(ItemKey(*key), None) is not None for key in keys)
 
-    async def sweep(self, now_s: int) -> int:
-        self.calls.append("sweep")
-        return await self.drop([k for k, s in self.slots.items() if s.until <= now_s])
+@asynccontextmanager
+async def _open_house(
+    name: str = "me",
+    *,
+    clock: FakeClock | None = None,
+    store: ItemStore | None = None,
+    namespaces: Iterable[Namespace] = (NOTE, TAGS),
+    workers: Any = None,
+    network: NetworkConstants = NETWORK,
+    **settings: Any,
+) -> AsyncIterator[House]:
+    suite = CountingSuite(network.suite)
+    counted = NetworkConstants(suite, network.name, network.authority)
+    me = identity(name, counted)
+    clock, events = clock or FakeClock(), Events()
+    declared = Namespaces(namespaces)
+    async with open_memory_store(MemoryStoreSettings(), SeededEntropy()) as fresh:
+        counting = CountingStore(store or fresh)
+        async with open_gate(
+            GateSettings(**settings), counting, me, declared, clock, workers or InlineWorkers(),
+            events,
+        ) as gate:  # fmt: skip
+            counting.calls.clear()
+            suite.verified = 0
+            yield House(me, gate, counting, clock, events, suite, declared)
 
-    async def usage(self) -> Mapping[bytes, Usage]:
-        used: dict[bytes, Usage] = {}
-        for stored in self.slots.values():
-            items, size = used.get(stored.item.salt, Usage(0, 0))
-            used[stored.item.salt] = Usage(items + 1, size + len(stored.item.v))
-        return used
 
-    async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
-        mine = [[s for s in self.slots.values() if s.item.signer == one] for one in signers]
-        return [Usage(len(held), sum(len(s.item.v) for s in held)) for held in mine]
+@pytest.fixture(scope="session")
+def open_house() -> OpenHouse:
+    """Return a function that opens a gate; session-wide, so that hypothesis may use it."""
+    return _open_house
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with _open_house() as one:
+        yield one
+
+
+STORED, RENEWED, HELD = int(Outcome.STORED), int(Outcome.RENEWED), int(Outcome.HELD)
