@@ -64,6 +64,7 @@ class Quotas:
         self._events = events
         self._items = self._bytes = self._unknown = 0
         self._on_way: dict[bytes, list[int]] = {}
+        """By signer: items, bytes and reservations that are not settled."""
         self._senders: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
         self._is_full = False
 
@@ -122,9 +123,10 @@ class Quotas:
         self._items += items
         self._bytes += size
         self._unknown += items * self._is_unknown(ranked)
-        on_way = self._on_way.setdefault(ranked.item.signer, [0, 0])
+        on_way = self._on_way.setdefault(ranked.item.signer, [0, 0, 0])
         on_way[0] += items
         on_way[1] += size
+        on_way[2] += 1
 
     def settle(self, ranked: RankedItem, old: StoredItem | None, *, is_stored: bool) -> None:
         """End a reservation: the store counts the item now, or it was not stored."""
@@ -132,7 +134,8 @@ class Quotas:
         on_way = self._on_way[ranked.item.signer]
         on_way[0] -= items
         on_way[1] -= size
-        if on_way == [0, 0]:
+        on_way[2] -= 1
+        if not on_way[2]:
             del self._on_way[ranked.item.signer]
         if not is_stored:
             self._items -= items
