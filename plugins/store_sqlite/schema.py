@@ -1,0 +1,126 @@
+"""Tables and indexes, and the statements that are used more than once.
+
+Why statements are text: they run by the hundred thousand through `executemany`, and a plain string
+is what is prepared once and kept. Parameters are always bound; a salt is never part of a statement.
+Why rowid tables: a table WITHOUT ROWID keeps its values in the tree that every insert reorders,
+which costs three quarters of the rate. Why so many columns: what is compared, filtered or summed
+must be readable without decoding an item.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Column, Index, Integer, LargeBinary, MetaData, Table
+
+__all__ = [
+    "COLUMNS",
+    "INTEGER_MAX",
+    "METADATA",
+    "SCHEMA_VERSION",
+    "SLOT_COLUMNS",
+    "marks",
+]
+
+SCHEMA_VERSION: Final = 1
+"""Kept in `PRAGMA user_version`. A file with a higher one is refused and left as it is."""
+
+INTEGER_MAX: Final = 2**63 - 1
+METADATA = MetaData()
+
+
+def _blob(name: str, *, nullable: bool = False) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=nullable)
+
+
+def _integer(name: str, *, nullable: bool = False) -> Column[int]:
+    return Column(name, Integer, nullable=nullable)
+
+
+def _id() -> Column[int]:
+    return Column("id", Integer, primary_key=True)
+
+
+meta = Table("meta", METADATA, _id(), _blob("store_id"), _integer("position"))
+
+items = Table(
+    "items",
+    METADATA,
+    _id(),
+    _blob("target"),
+    _integer("class"),
+    _blob("rank"),
+    _blob("digest"),
+    _blob("signer"),
+    _blob("subject"),
+    _blob("salt"),
+    _integer("seq"),
+    _integer("kind"),
+    _integer("until"),  # the one that counts: the item's own, or its lease's
+    _integer("bytes"),  # of the value, and of the blocks it stands on
+    _integer("stored_ns"),
+    _integer("item_position"),
+    _integer("position"),
+    _blob("sender"),
+    _blob("lease", nullable=True),
+    _blob("item"),
+    _blob("refs", nullable=True),  # hashes of blocks, one after another
+    Index("items_slot", "target", "class", unique=True),
+    Index("items_log", "position", "seq", "subject"),
+    Index("items_salt_log", "salt", "position", "seq", "subject"),
+    Index("items_salt_target", "salt", "target", "class"),
+    Index("items_until", "until"),
+)
+
+history = Table(
+    "history",
+    METADATA,
+    _id(),
+    _blob("target"),
+    _integer("class"),
+    _blob("rank"),
+    _blob("digest"),
+    _blob("sender"),
+    _integer("stored_ns"),
+    _integer("item_position"),
+    _integer("position"),
+    _blob("lease", nullable=True),
+    _blob("item"),
+    Index("history_slot", "target", "class", "item_position"),
+)
+
+blocks = Table(
+    "blocks",
+    METADATA,
+    _id(),
+    _blob("hash"),
+    _integer("heads"),
+    _integer("size"),
+    _integer("idle_since", nullable=True),  # NULL: in use, or the next sweep will say
+    _blob("data"),
+    Index("blocks_hash", "hash", unique=True),
+    Index("blocks_idle", "heads", "idle_since"),
+)
+
+salts = Table(
+    "salts", METADATA, _id(), _blob("name"), _integer("items"), _integer("bytes"),
+    Index("salts_name", "name", unique=True),
+)  # fmt: skip
+
+signers = Table(
+    "signers", METADATA, _id(), _blob("name"), _integer("items"), _integer("bytes"),
+    Index("signers_name", "name", unique=True),
+)  # fmt: skip
+
+COLUMNS: Final = (
+    "id, target, class, rank, digest, sender, stored_ns, item_position, position, lease, item"
+)
+"""What a StoredItem is made of; `items` and `history` both have these."""
+
+SLOT_COLUMNS: Final = "id, target, class, rank, digest, seq, kind, until, salt, signer, bytes, refs"
+"""What a decision about a slot needs."""
+
+
+def marks(count: int) -> str:
+    """Return `?,?,…` for a list of parameters."""
+    return ",".join("?" * count)

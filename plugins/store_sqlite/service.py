@@ -1,0 +1,194 @@
+"""Items in one SQLite file: a call is one turn in a worker, a change one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from skycore.contracts.runtime import Entropy, Files, Workers
+from skycore.contracts.store import (
+    ChangeFilter,
+    ChangePage,
+    Fingerprint,
+    ItemKey,
+    ItemStore,
+    PutOutcome,
+    Usage,
+)
+from skycore.errors import StoreCorruptError
+from skycore.model.items import Cursor, Lease, RankedItem, StoredItem
+from skycore.model.prints import Prints
+from store_sqlite.database import Database
+from store_sqlite.reader import Reader
+from store_sqlite.settings import SqliteStoreSettings
+from store_sqlite.writer import Writer
+
+__all__ = ["SqliteStore", "open_sqlite_store"]
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class SqliteStore:
+    """An ItemStore in a file. Calls wait for each other in order of arrival."""
+
+    def __init__(
+        self, database: Database, workers: Workers, entropy: Entropy, history_versions_max: int
+    ) -> None:
+        self._db = database
+        self._workers = workers
+        self._entropy = entropy
+        self._turn = anyio.Lock()
+        prints = Prints()
+        self._reader = Reader(database, prints)
+        self._writer = Writer(database, prints, history_versions_max)
+        self.store_id = b""
+
+    async def start(self) -> None:
+        """Open the file. Raises a named `StoreError`."""
+        await self._workers.run(self._start)
+
+    def _start(self) -> None:
+        self._db.open(self._entropy.bytes(16))
+        with self._db.reading():
+            self.store_id = self._writer.load()
+
+    async def stop(self) -> None:
+        """Close the file."""
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                await self._workers.run(self._db.close)
+
+    # --- the two ways to the worker -------------------------------------------------------------
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        async with self._turn:
+            return await self._workers.run(partial(self._reading, work))
+
+    def _reading(self, work: Callable[[], T]) -> T:
+        try:
+            with self._db.reading():
+                answer = work()
+            if self._reader.damaged:
+                self._drop_damaged()
+            return answer
+        except StoreCorruptError as damage:
+            raise self._begin_anew(damage) from damage
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        async with self._turn:
+            return await self._workers.run(partial(self._writing, work))
+
+    def _writing(self, work: Callable[[], T]) -> T:
+        before = self._writer.position
+        try:
+            with self._db.transaction():
+                return work()
+        except StoreCorruptError as damage:
+            raise self._begin_anew(damage) from damage
+        except BaseException:
+            self._writer.undo(before)
+            raise
+
+    def _drop_damaged(self) -> None:
+        damaged = sorted(self._reader.damaged)
+        self._reader.damaged.clear()
+        log.error("items that fail their checksum are dropped items=%d", len(damaged))
+        self._writing(partial(self._writer.drop_damaged, damaged))
+
+    def _begin_anew(self, damage: StoreCorruptError) -> StoreCorruptError:
+        """Put the file aside; the store goes on, empty, under a new id."""
+        self._writer.undo(0)
+        self._db.replace(self._entropy.bytes(16), str(damage))
+        with self._db.reading():
+            self.store_id = self._writer.load()
+        return StoreCorruptError(
+            str(damage), hint="the file is kept aside; the store begins anew, without items"
+        )
+
+    # --- the contract ---------------------------------------------------------------------------
+
+    async def get(self, targets: Sequence[bytes]) -> Sequence[tuple[StoredItem, ...]]:
+        """Return what the slots of each target hold."""
+        return await self._read(lambda: self._reader.get(targets))
+
+    async def changes(
+        self, after: Cursor | None, wanted: ChangeFilter, limit: int, bytes_max: int
+    ) -> ChangePage:
+        """Return a stretch of the change log."""
+
+        def page() -> ChangePage:
+            place = Cursor(self.store_id, self._writer.position)
+            return self._reader.changes(place, after, wanted, limit, bytes_max)
+
+        return await self._read(page)
+
+    async def fingerprints(
+        self, salt: bytes | None, ranges: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Fingerprint]:
+        """Return a fingerprint for each range."""
+        return await self._read(lambda: self._reader.fingerprints(salt, ranges))
+
+    async def listing(
+        self, salt: bytes | None, low: bytes, high: bytes, limit: int
+    ) -> Sequence[StoredItem]:
+        """Return items by target."""
+        return await self._read(lambda: self._reader.listing(salt, low, high, limit))
+
+    async def blocks(self, hashes: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return blocks."""
+        return await self._read(lambda: self._reader.blocks(hashes))
+
+    async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
+        """Return replaced items."""
+        return await self._read(lambda: self._reader.history(target, limit))
+
+    async def usage(self) -> Mapping[bytes, Usage]:
+        """Return what is held under each salt."""
+        return await self._read(self._reader.usage)
+
+    async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
+        """Return what is held of each signer."""
+        return await self._read(lambda: self._reader.signer_usage(signers))
+
+    async def put_many(
+        self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes] | None = None
+    ) -> Sequence[PutOutcome]:
+        """Compare and set by rank."""
+        return await self._write(lambda: self._writer.put_many(items, blocks or {}))
+
+    async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:
+        """Set leases."""
+        return await self._write(lambda: self._writer.renew(leases))
+
+    async def drop(self, keys: Sequence[ItemKey]) -> int:
+        """Forget slots."""
+        return await self._write(lambda: self._writer.drop(keys))
+
+    async def sweep(self, now_s: int) -> int:
+        """Drop what has ended."""
+        return await self._write(lambda: self._writer.sweep(now_s))
+
+
+@asynccontextmanager
+async def open_sqlite_store(
+    settings: SqliteStoreSettings, files: Files, entropy: Entropy, workers: Workers
+) -> AsyncIterator[ItemStore]:
+    """Keep items in a file of the data folder, or in memory where there is none."""
+    database = Database(
+        files.path(settings.path),
+        cache_mib=settings.cache_mib,
+        lock_wait_s=settings.lock_wait_s,
+        check_max_mib=settings.check_max_mib,
+    )
+    store = SqliteStore(database, workers, entropy, settings.history_versions_max)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
