@@ -42,7 +42,7 @@ class RpcMethod:
     name: str
     level: Level
     params: type
-    """A msgspec.Struct; unknown fields are refused."""
+    """A msgspec.Struct with `forbid_unknown_fields=True`; the registry refuses another."""
     result: type
     call: Callable[[Any, RpcContext], Awaitable[Any]]
     summary: str

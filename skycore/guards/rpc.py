@@ -27,7 +27,7 @@ __all__ = ["open_rpc"]
 log = logging.getLogger(__name__)
 
 
-class MethodsParams(msgspec.Struct, frozen=True):
+class MethodsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nothing to choose."""
 
 
@@ -43,32 +43,22 @@ class MethodRow(msgspec.Struct, frozen=True):
 class _Entry:
     """A method made ready to be called."""
 
-    __slots__ = ("decoder", "method", "params")
+    __slots__ = ("decoder", "method")
 
     def __init__(self, method: RpcMethod) -> None:
+        _check_params(method)
         self.method = method
-        self.params = _strict(method)
-        self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.params)
+        self.decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(method.params)
 
 
-def _strict(method: RpcMethod) -> type:
-    """Return the params model with unknown fields refused, whatever its author wrote."""
+def _check_params(method: RpcMethod) -> None:
+    """Refuse a model that takes parameters by position, or ignores those it does not know."""
     config = getattr(method.params, "__struct_config__", None)
-    if config is None or config.array_like or config.tag is not None:
+    if config is None or config.array_like or not config.forbid_unknown_fields:
         raise LocalProtocolError(
-            f"rpc method {method.name!r}: params must be a plain msgspec.Struct",
-            hint="class Params(msgspec.Struct, frozen=True): ...",
+            f"rpc method {method.name!r}: params must be a Struct that refuses unknown fields",
+            hint="class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True): ...",
         )
-    if config.forbid_unknown_fields:
-        return method.params
-    return msgspec.defstruct(
-        method.params.__name__,
-        [],
-        bases=(method.params,),
-        module=method.params.__module__,
-        frozen=config.frozen,
-        forbid_unknown_fields=True,
-    )
 
 
 class _Rpc:
@@ -103,7 +93,7 @@ class _Rpc:
     ) -> Any:
         entry = self._admit(caller, name)
         try:
-            given: Any = msgspec.convert({} if params is None else params, entry.params)
+            given: Any = msgspec.convert({} if params is None else params, entry.method.params)
         except (msgspec.ValidationError, RecursionError) as bad:
             raise _unfit(name, bad) from None
         result = await entry.method.call(given, _context(caller, progress))
