@@ -6,7 +6,7 @@ The caller sends pages; the bound on a call is RPC_FRAME_MAX, and FACTS_MAX fact
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -93,7 +93,7 @@ async def open_dht_batch_rpc(
         return _counted(done)
 
     class Methods:
-        methods = (
+        methods: Sequence[RpcMethod] = (
             RpcMethod("dht.publish", Level.OPERATE, PublishParams, PublishResult, publish,
                       "Publish many records"),
             RpcMethod("dht.namespaces", Level.READ, NoParams, NamespacesResult, declared,
