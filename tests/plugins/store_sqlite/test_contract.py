@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from store_sqlite.service import open_sqlite_store
-from store_sqlite.settings import SqliteStoreSettings
 
 from skycore.testing.contracts.store import StoreContract
 from skycore.testing.fakes import InlineWorkers, MemoryFiles, SeededEntropy
+from store_sqlite.service import open_sqlite_store
+from store_sqlite.settings import SqliteStoreSettings
 
 
 class FolderAt:
