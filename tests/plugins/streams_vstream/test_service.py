@@ -287,6 +287,22 @@ async def test_the_transport_never_closes_for_a_full_queue_while_its_peer_reads(
         await first.aclose()
 
 
+async def test_f19_a_stalled_reader_uses_its_window_and_delays_nobody():
+    async with nodes() as n, n.b.listen(ECHO) as listener, anyio.create_task_group() as tasks:
+        stalled = await n.a.dial(BOB, ECHO)
+        tasks.start_soon(stalled.send, bytes(1_000_000))
+        far = await listener.accept()
+        tasks.start_soon(serve, listener)
+        await settle()
+        for i in range(100):
+            stream = await n.a.dial(BOB, ECHO)
+            await stream.send(b"%d" % i)
+            assert await stream.receive() == b"%d" % i
+            await stream.aclose()
+            assert far._channel.unread_bytes == 262_144
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_sender_that_gives_up_its_turn_blocks_nobody():
     async with nodes() as n, n.b.listen(ECHO) as listener:
         streams = [await n.a.dial(BOB, ECHO) for _ in range(40)]
@@ -588,6 +604,21 @@ async def test_a_broken_rule_closes_the_transport_by_name_and_says_go_away():
         assert "StreamIdInvalid" in transport.closed
         assert seen == [(ECHO.packet_type, header(3, 0, 0, 1))]
         assert n.b._carriers == {}
+
+
+async def test_f11_a_peer_that_floods_and_does_not_read_is_cut_off():
+    async with nodes() as n, n.b.listen(ECHO):
+        await n.a.dial(BOB, OTHER)
+        (transport,) = n.ta.all()
+        transport.other.held = True
+        sent = 0
+        while not transport.closed and sent < 1_000_000:
+            transport.send(ECHO.packet_type, header(DATA, SYN, 1 + 2 * sent, 0))
+            sent += 1
+            if sent % 256 == 0:
+                await anyio.lowlevel.checkpoint()
+        assert "OpenFlood" in transport.closed and sent < 20_000
+        assert transport.other._queued < TRANSPORT_QUEUE_MAX
 
 
 async def test_f13_open_and_reset_is_cut_off():
