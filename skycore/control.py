@@ -1,4 +1,4 @@
-"""The control socket: where it lies, and a byte stream that speaks like a contracts Stream.
+"""The control socket: where it lies, and Unix sockets that speak like a contracts Stream.
 
 Why apart from skycore.jsonrpc: the node that listens and the command line that dials must agree
 on one path, and the path must cost no heavy import. Used by plugins/rpc_local and `skynode`.
@@ -7,22 +7,37 @@ on one path, and the path must cost no heavy import. Used by plugins/rpc_local a
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import socket
 import stat
+import struct
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
 
 from skycore.errors import ConfigError, StreamError
 
-__all__ = ["SOCKET_NAME", "ByteLink", "control_socket_path", "make_socket_folder"]
+__all__ = [
+    "SOCKET_NAME",
+    "UnixListener",
+    "UnixStream",
+    "connect_unix",
+    "control_socket_path",
+    "make_socket_folder",
+]
 
 SOCKET_NAME = "control.sock"
 SOCKET_PATH_MAX = 100
 """Bytes. `sun_path` holds 108 on Linux and 104 elsewhere, its closing NUL included."""
+
+BACKLOG = 128
+CONNECT_TIMEOUT_S = 5.0
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: Linux's struct ucred
 
 
 def _runtime_folder() -> Path:
@@ -62,33 +77,111 @@ def make_socket_folder(path: Path) -> None:
         )
 
 
-class ByteLink:
-    """An anyio byte stream with the manners of `contracts.streams.Stream`.
+class UnixStream:
+    """A connected Unix socket with the manners of `contracts.streams.Stream`.
 
-    The end of the stream is b"", and every way of failing is `StreamError`.
+    The end of the stream is b"", and every way of failing is `StreamError`. One reader and one
+    writer at a time; closing wakes both. Not anyio's own: that one (4.16) sets a future twice
+    where a socket becomes readable in the turn in which its reader is cancelled.
     """
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_closed", "_socket")
 
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._closed = False
 
     async def send(self, data: bytes) -> None:
         """Send all. Raises `StreamError`."""
-        try:
-            await self._stream.send(data)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as lost:
-            raise StreamError("the connection was lost") from lost
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                await self._wait(anyio.wait_writable)
+            except OSError as bad:
+                raise self._lost(bad) from bad
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """Return what is there, or b"" at the end. Raises `StreamError`."""
-        try:
-            return await self._stream.receive(max_bytes)
-        except anyio.EndOfStream:
-            return b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as lost:
-            raise StreamError("the connection was lost") from lost
+        await checkpoint()  # a program that never stops sending must not hold up the node
+        while True:
+            try:
+                return self._socket.recv(max_bytes)
+            except BlockingIOError:
+                await self._wait(anyio.wait_readable)
+            except OSError as bad:
+                raise self._lost(bad) from bad
 
     async def aclose(self) -> None:
-        """Close."""
-        await self._stream.aclose()
+        """Close at once. The system still delivers what was sent."""
+        if not self._closed:
+            self._closed = True
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+
+    def user(self) -> int | None:
+        """Return the user id at the other end, or None where the system does not tell."""
+        option = getattr(socket, "SO_PEERCRED", None)
+        if option is None:
+            return None
+        told = self._socket.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+        user: int = _CREDENTIALS.unpack(told)[1]
+        return user
+
+    async def _wait(self, until: Callable[[socket.socket], Awaitable[None]]) -> None:
+        try:
+            await until(self._socket)
+        except anyio.ClosedResourceError as closed:
+            raise StreamError("the connection is closed") from closed
+
+    def _lost(self, bad: OSError) -> StreamError:
+        return StreamError("the connection is closed" if self._closed else "the connection is lost")
+
+
+class UnixListener:
+    """A listening Unix socket, for its user alone (0600)."""
+
+    def __init__(self, path: Path) -> None:
+        """Bind. Raises `OSError`; a socket of that name must be gone already."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.bind(os.fspath(path))
+            path.chmod(0o600)  # before listen(): until then nobody can connect
+            self._socket.listen(BACKLOG)
+            self._socket.setblocking(False)
+        except OSError:
+            self._socket.close()
+            raise
+
+    async def accept(self) -> UnixStream:
+        """Return the next connection. Raises `OSError` where descriptors run out."""
+        while True:
+            try:
+                return UnixStream(self._socket.accept()[0])
+            except BlockingIOError:
+                await anyio.wait_readable(self._socket)
+
+    def close(self) -> None:
+        """Close. The path stays."""
+        anyio.notify_closing(self._socket)
+        self._socket.close()
+
+
+async def connect_unix(path: Path) -> UnixStream:
+    """Connect. Raises `OSError`; a full backlog is waited for, CONNECT_TIMEOUT_S at most."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        with anyio.move_on_after(CONNECT_TIMEOUT_S):
+            while True:
+                try:
+                    sock.connect(os.fspath(path))
+                    return UnixStream(sock)
+                except BlockingIOError:  # Unix sockets connect at once or not at all
+                    await anyio.sleep(0.02)
+        raise TimeoutError(errno.ETIMEDOUT, "it does not accept connections")
+    except BaseException:
+        sock.close()
+        raise

@@ -11,19 +11,23 @@ import errno
 import fcntl
 import logging
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
-from anyio.abc import SocketAttribute, SocketListener, SocketStream
 
 from rpc_local.settings import RpcLocalSettings
 from skycore.contracts.rpc import Caller, Rpc
 from skycore.contracts.runtime import Clock, Files, Lifecycle
-from skycore.control import SOCKET_NAME, ByteLink, control_socket_path, make_socket_folder
+from skycore.control import (
+    SOCKET_NAME,
+    UnixListener,
+    UnixStream,
+    connect_unix,
+    control_socket_path,
+    make_socket_folder,
+)
 from skycore.errors import (
     AccessDeniedError,
     AlreadyRunningError,
@@ -36,7 +40,6 @@ __all__ = ["ControlSocket", "open_control_socket"]
 
 log = logging.getLogger(__name__)
 ACCEPT_PAUSE_S = 0.5
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: Linux's struct ucred
 
 
 class ControlSocket:
@@ -63,16 +66,17 @@ async def open_control_socket(
     control = ControlSocket(path)
     make_socket_folder(path)
     with _only_one(path):
-        async with await _listen(path) as listener:
-            try:
-                async with anyio.create_task_group() as tasks:
-                    server = RpcServer(rpc, tasks, clock, lifecycle=lifecycle)
-                    tasks.start_soon(_Door(settings, control, server).stay_open, listener)
-                    log.info("control socket open path=%s", path)
-                    yield control
-                    tasks.cancel_scope.cancel()
-            finally:
-                _unlink(path)
+        listener = await _listen(path)
+        try:
+            async with anyio.create_task_group() as tasks:
+                server = RpcServer(rpc, tasks, clock, lifecycle=lifecycle)
+                tasks.start_soon(_Door(settings, control, server).stay_open, listener)
+                log.info("control socket open path=%s", path)
+                yield control
+                tasks.cancel_scope.cancel()
+        finally:
+            listener.close()
+            _unlink(path)
 
 
 @contextmanager
@@ -99,10 +103,10 @@ def _running(path: Path) -> AlreadyRunningError:
     )
 
 
-async def _listen(path: Path) -> SocketListener:
+async def _listen(path: Path) -> UnixListener:
     await _refuse_second(path)
     try:
-        return await anyio.create_unix_listener(path, mode=0o600, backlog=128)
+        return UnixListener(path)
     except OSError as bad:
         raise ConfigError(
             f"no control socket at {path}: {bad.strerror}",
@@ -113,10 +117,9 @@ async def _listen(path: Path) -> SocketListener:
 async def _refuse_second(path: Path) -> None:
     """Raise `AlreadyRunningError` if a node listens there; else take its dead socket away."""
     try:
-        stream = await anyio.connect_unix(path)
+        stream = await connect_unix(path)
     except OSError as bad:
         if bad.errno == errno.ECONNREFUSED:
-            log.info("removing the control socket of a node that is gone path=%s", path)
             _unlink(path)
         return
     await stream.aclose()
@@ -124,8 +127,10 @@ async def _refuse_second(path: Path) -> None:
 
 
 def _unlink(path: Path) -> None:
+    """Take a socket away: ours, or that of a node that is gone. Never anything else."""
     try:
-        path.unlink(missing_ok=True)
+        if path.is_socket():
+            path.unlink()
     except OSError as bad:
         log.warning("cannot remove the control socket path=%s error=%r", path, bad.strerror)
 
@@ -140,7 +145,7 @@ class _Door:
         self._control = control
         self._server = server
 
-    async def stay_open(self, listener: SocketListener) -> None:
+    async def stay_open(self, listener: UnixListener) -> None:
         """Accept for ever; a lack of file descriptors is waited out (F9)."""
         while True:
             try:
@@ -151,38 +156,26 @@ class _Door:
             else:
                 self._server.tasks.start(self.come_in, stream)
 
-    async def come_in(self, stream: SocketStream) -> None:
+    async def come_in(self, stream: UnixStream) -> None:
         """Serve a connection, or say why not."""
-        link = ByteLink(stream)
-        user = _user_of(stream)
+        user = stream.user()
         if user is not None and user not in (os.getuid(), 0):
             self._server.malformed.warning("control socket refused user=%d", user)
-            await self._server.refuse(link, AccessDeniedError("this node is another user's"))
+            await self._server.refuse(stream, AccessDeniedError("this node is another user's"))
         elif self._control.connections >= self._settings.connections_max:
             await self._server.refuse(
-                link,
+                stream,
                 TooManyRequestsError(
                     f"{self._control.connections} programs are connected to this node already",
                     hint="close one, or raise rpc_local.connections_max",
                 ),
             )
         else:
-            await self._serve(link)
+            await self._serve(stream)
 
-    async def _serve(self, link: ByteLink) -> None:
+    async def _serve(self, stream: UnixStream) -> None:
         self._control.connections += 1
         try:
-            await self._server.serve(link, Caller())
+            await self._server.serve(stream, Caller())
         finally:
             self._control.connections -= 1
-
-
-def _user_of(stream: SocketStream) -> int | None:
-    """Return who is at the other end, or None where the system does not tell."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return None
-    raw = stream.extra(SocketAttribute.raw_socket)
-    told = raw.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
-    user: int = _CREDENTIALS.unpack(told)[1]
-    return user

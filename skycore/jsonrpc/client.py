@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from skycore.contracts.rpc import Progress
-from skycore.control import ByteLink, control_socket_path
+from skycore.control import connect_unix, control_socket_path
 from skycore.errors import RpcError, SkycoreError, StreamError
 from skycore.frames import FrameReader
 from skycore.jsonrpc.messages import (
@@ -160,15 +160,13 @@ async def connect_control(folder: Path) -> AsyncIterator[Client]:
     """Connect to the node that runs on a data folder. Raises `SkycoreError` where none does."""
     path = control_socket_path(folder)
     try:
-        stream = await anyio.connect_unix(path)
+        client = Client(await connect_unix(path))
     except OSError as bad:
         raise _no_node(folder, bad) from bad
-    client = Client(ByteLink(stream))
     try:
         yield client
     finally:
-        with anyio.CancelScope(shield=True):
-            await client.aclose()
+        await client.aclose()
 
 
 def _no_node(folder: Path, bad: OSError) -> SkycoreError:

@@ -46,7 +46,7 @@ _PATH = re.compile(r"(?<![\w/.:])/(?:[\w.+~-]+/)*[\w.+~-]+")
 
 
 class RpcStream(Protocol):
-    """What calls run over: a contracts.streams.Stream, or a control.ByteLink."""
+    """What calls run over: a contracts.streams.Stream, or a control.UnixStream."""
 
     async def send(self, data: bytes) -> None:
         """Send all."""

@@ -22,7 +22,7 @@ ALICE, BOB = identity("alice").public, identity("bob").public
 SERVICE = Service("test", 200, 4_200)
 
 
-class Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str = ""
     number: int = 0
 
