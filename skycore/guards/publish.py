@@ -77,6 +77,10 @@ async def open_publisher(
     yield _Publisher(settings, identity, items, mirrors, planner, clock, SeqSource(clock, files))
 
 
+def _stored(reports: Sequence[PutReport]) -> int:
+    return sum(report.stored for report in reports)
+
+
 class _OwnStore:
     """The mirror of a node that has none: its own store. `contracts.dht.RenewingMirror`."""
 
@@ -242,7 +246,8 @@ class _Publisher:
             retried = await self._sign([plans[i] for i in again], list(again.values()))
             more = await self._send(retried, mirrors, cas)
             for index, item, reports in zip(again, retried, more, strict=True):
-                sent[index], replies[index] = item, reports
+                if _stored(reports) >= _stored(replies[index]):  # else a liar led us astray
+                    sent[index], replies[index] = item, reports
         for index, plan, item, reports in zip(wanted, plans, sent, replies, strict=True):
             self._remember(plan, item, mirrors, reports)
             done[index] = Published(item.seq, unchanged=False, reports=reports)

@@ -69,13 +69,14 @@ def beaten_by(reports: Sequence[PutReport], seq: int, horizon_ns: int) -> int:
     """Return the seq that a newer version of our record has somewhere, or 0.
 
     Our own store is believed. Of what peers say, the highest that could be true; where all of it
-    lies too far ahead, our own clock may be behind, and the middle one is taken.
+    lies too far ahead and nobody took ours, our own clock may be behind: then the middle one.
     """
+    is_stored = any(report.stored for report in reports)
     own = [r.outcome.seq for r in reports if r.outcome.code == SeqTooLowError.code]
     told = [p.seq for r in reports for p in r.replicas if p.code == SeqTooLowError.code]
     told = [one for one in told if seq <= one < SEQ_MAX]
     near = [one for one in told if one <= horizon_ns]
-    far = [int(statistics.median_low(told))] if told and not near else []
+    far = [int(statistics.median_low(told))] if told and not near and not is_stored else []
     return max([one for one in own if seq <= one < SEQ_MAX] + near + far, default=0)
 
 
