@@ -6,6 +6,8 @@ from typing import Any
 
 from skycore import hookimpl
 
+__all__ = ["skycore_settings", "skycore_streams"]
+
 
 @hookimpl
 def skycore_settings() -> Any:
