@@ -17,7 +17,7 @@ import msgspec
 
 from dht_kademlia.core.contacts import clean_contact
 from dht_kademlia.core.routing_table import ID_BITS
-from dht_kademlia.node import Kademlia
+from dht_kademlia.node import SETTLE, Kademlia
 from skycore.contracts.runtime import Files
 from skycore.errors import ProtocolError, TransportError
 from skycore.model.addresses import Contact
@@ -89,7 +89,7 @@ async def _spread(node: Kademlia) -> None:
 
 async def _refresh(node: Kademlia, bucket: int) -> None:
     target = node.table.target_in(bucket, node.dice.getrandbits(ID_BITS))
-    await node.find_nodes(target)
+    await node.find_nodes(target, settle=SETTLE)
 
 
 async def check_contacts(node: Kademlia) -> None:

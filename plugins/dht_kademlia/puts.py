@@ -205,6 +205,9 @@ async def put_many(
     async with anyio.create_task_group() as tasks:
         for contact, indexes in plan:
             tasks.start_soon(_send_all, node, batch, contact, indexes, progress, limiter)
+    for index in live:
+        if _is_misplaced(batch, index):
+            await _place_rest(node, batch, index)
     if progress:
         progress(len(loads))
     return [
@@ -220,8 +223,7 @@ async def _plan(
     for entry in node.table:
         batch.known[entry.contact.public] = entry.contact
     targets = {i: int.from_bytes(batch.targets[i], "big") for i in live}
-    # neighbours in the id space one after the other: each lookup starts where the last one ended
-    order = sorted(live, key=lambda i: targets[i])
+    order = live  # targets are hashes: their order is random, and so "nobody new" means something
     turn = count()
 
     async def worker() -> None:
@@ -277,6 +279,24 @@ async def _send_all(
                 batch.done += not batch.open_at[index]
             if progress:
                 progress(batch.done)
+
+
+def _is_misplaced(batch: _Batch, index: int) -> bool:
+    """Tell whether most of an item's nodes said that they are not the nearest."""
+    said = batch.replicas[index]
+    accepted = sum(r.code < REFUSED_FROM for r in said)
+    far = sum(r.code == NotClosestError.code for r in said)
+    return far > 0 and 2 * accepted <= len(said)
+
+
+async def _place_rest(node: Kademlia, batch: _Batch, index: int) -> None:
+    """Look up one item's own place, where the batch's common knowledge did not reach."""
+    contacts = await _places(node, int.from_bytes(batch.targets[index], "big"))
+    said = {r.peer: r for r in batch.replicas[index]}
+    rest = [c for c in contacts[:K] if c.public not in said]
+    more = await _place(node, batch.loads[index], rest, K)
+    accepted = [r for r in said.values() if r.code != NotClosestError.code]
+    batch.replicas[index] = [*accepted, *more]
 
 
 def _frames(loads: Sequence[PutValue], indexes: Sequence[int]) -> Sequence[list[int]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 
-from dht_kademlia.core.lookup import Lookup
+from dht_kademlia.core.lookup import READ_QUORUM, Lookup
 from dht_kademlia.core.messages import GetValue, PutValue, Value, known_rank, lease_of
+from dht_kademlia.core.routing_table import K
 from dht_kademlia.node import Kademlia
 from skycore.errors import ItemError, ProtocolError, TransportError
 from skycore.model.addresses import Contact
@@ -28,7 +29,7 @@ REPAIRS_MAX = 2
 class _Read:
     """One get in progress."""
 
-    def __init__(self, node: Kademlia, target: bytes, own: StoredItem | None) -> None:
+    def __init__(self, node: Kademlia, target: bytes, own: StoredItem | None, quorum: int) -> None:
         self._node = node
         self._target = target
         self._judged: dict[tuple[MutableItem, Lease | None], RankedItem] = {}
@@ -44,6 +45,7 @@ class _Read:
             own=node.identity.public,
             now=node.clock.now(),
             wants_value=True,
+            quorum=quorum,
             best=self._own,
         )
 
@@ -111,7 +113,10 @@ class _Read:
 async def read(
     node: Kademlia, subject: bytes, salt: bytes, *, age_max_s: float | None, local: bool
 ) -> StoredItem | None:
-    """Return the best live item, or None. See `contracts.dht.Dht.get`."""
+    """Return the best live item, or None. See `contracts.dht.Dht.get`.
+
+    `age_max_s=0` is the strict read: all of the k closest are asked, whatever the first ones say.
+    """
     target = mutable_item_target(subject, salt)
     if local:
         found = await node.items.get(target, age_max_s=age_max_s)
@@ -122,7 +127,7 @@ async def read(
     if own and _age_s(node, own) <= bound and node.keeps(target):
         node.stats.lookups["local"] += 1
         return own
-    reading = _Read(node, target, own)
+    reading = _Read(node, target, own, K if age_max_s == 0 else READ_QUORUM)
     await node.walk(reading.lookup, reading.ask)
     node.stats.lookups[reading.lookup.outcome.value] += 1
     if reading.best is None:

@@ -7,7 +7,9 @@ was verified by the caller before it is compared here (C5).
 
 When a get is over early (the read quorum). READ_QUORUM nodes hold exactly the best verified value,
 and no node gave anything else: no older value, no junk. One that disagrees makes the lookup ask all
-of the k closest. Nodes that hold nothing neither agree nor disagree: newcomers are empty.
+of the k closest. Nodes that hold nothing neither agree nor disagree: newcomers are empty. So three
+nodes nearest to the question that all missed the news (or replay an old item together) can hide it
+from a quick read; a strict one (quorum k) asks all of the k closest always (D10).
 
 Bounds, whatever peers answer (D23): ROUNDS_MAX steps away from the start, CALLS_MAX questions,
 DEADLINE_S seconds, SHORTLIST_MAX candidates. Source: the Kademlia paper, section 2.3.
@@ -92,6 +94,7 @@ class Lookup:
         now: float,
         settle: int = K,
         wants_value: bool = False,
+        quorum: int = READ_QUORUM,
         best: bytes = b"",
         k: int = K,
         alpha: int = ALPHA,
@@ -106,6 +109,7 @@ class Lookup:
         self._alpha = alpha
         self._settle = min(settle, k)
         self._wants_value = wants_value
+        self._quorum = quorum
         self._deadline = now + DEADLINE_S
         self._agreeing = 0
         self._disputed = False
@@ -141,7 +145,7 @@ class Lookup:
         waiting = sum(c.state is _State.ASKED for c in self._open)
         free = self._alpha - waiting
         if self._wants_value and self.best and not self._disputed:
-            free = min(free, READ_QUORUM - self._agreeing - waiting)
+            free = min(free, self._quorum - self._agreeing - waiting)
         return free
 
     def tick(self, now: float) -> None:
@@ -244,10 +248,12 @@ class Lookup:
         if now >= self._deadline:
             self.exhausted = True
             return True
-        if self._wants_value and self._agreeing >= READ_QUORUM and not self._disputed:
+        if self._wants_value and self._agreeing >= self._quorum and not self._disputed:
             return True
         window = self._window()
-        needed = window if self._wants_value else window[: self._settle]
+        needed = window
+        if not self._wants_value:  # a place to put: whoever is slow is no good place anyway
+            needed = [c for c in window if c.state is not _State.SLOW][: self._settle]
         if all(c.state is _State.ANSWERED for c in needed):
             return True
         askable = any(c.state is _State.FRESH and c.depth <= ROUNDS_MAX for c in window)

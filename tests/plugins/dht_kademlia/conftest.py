@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from dht_kademlia.service import KademliaDht, open_kademlia
+from dht_kademlia.service import KademliaMirror, open_dht, open_kademlia
 from dht_kademlia.settings import KademliaSettings
-from dht_kademlia.sync import Cursors
 from skycore.events import Events
 from skycore.model.addresses import Address, Contact
 from skycore.model.items import Kind, make_item
@@ -48,9 +47,7 @@ class Member:
         self.items, self.files, self.exchange = items, files, exchange
         self.public = node.identity.public
 
-    @property
-    def contact(self):
-        return Contact(self.public, (Address("stcpr", f"192.0.2.1:{1000 + int(self.name[1:])}"),))
+        self.mirror = KademliaMirror(node)
 
 
 class Network:
@@ -81,21 +78,22 @@ class Network:
             {identity(f"n{i}").public: self.contact_of(f"n{i}").addresses for i in range(210)}
         )
         self.exchange.down.discard(me.public)
-        async with open_kademlia(
-            KademliaSettings(bootstrap=tuple(self.text_of(s) for s in seeds), **settings),
-            me,
-            items,
-            (MemoryStreams(self.exchange, me.public),),
-            transports,
-            self.clock,
-            SeededEntropy(int(name[1:])),
-            files,
-            AlwaysReady(),
-            Events(),
-        ) as node:
-            member = Member(
-                name, node, KademliaDht(node, Cursors(files)), items, files, self.exchange
-            )
+        async with (
+            open_kademlia(
+                KademliaSettings(bootstrap=tuple(self.text_of(s) for s in seeds), **settings),
+                me,
+                items,
+                (MemoryStreams(self.exchange, me.public),),
+                transports,
+                self.clock,
+                SeededEntropy(int(name[1:])),
+                files,
+                AlwaysReady(),
+                Events(),
+            ) as node,
+            open_dht(node, files) as dht,
+        ):
+            member = Member(name, node, dht, items, files, self.exchange)
             self.members[name] = member
             try:
                 yield member
@@ -105,16 +103,19 @@ class Network:
 
     @asynccontextmanager
     async def nodes(self, count, **settings):
-        """Start n0 … and bootstrap all of them from n0."""
-        async with AsyncExitStack() as stack:
-            members = [
-                await stack.enter_async_context(
-                    self.node(f"n{i}", seeds=("n0",) if i else (), **settings)
-                )
-                for i in range(count)
-            ]
+        """Start n0 … and bootstrap all of them from n0; each in a task, so that none is nested."""
+        stop = anyio.Event()
+
+        async def live(i, *, task_status):
+            async with self.node(f"n{i}", seeds=("n0",) if i else (), **settings) as member:
+                task_status.started(member)
+                await stop.wait()
+
+        async with anyio.create_task_group() as tasks:
+            members = [await tasks.start(live, i) for i in range(count)]
             await anyio.sleep(1.0)
             yield members
+            stop.set()
 
 
 def item_of(name, seq=1, v=b"value", salt=b"t", until=START_NS // 10**9 + 3600, kind=Kind.VALUE):
