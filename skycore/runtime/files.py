@@ -36,13 +36,17 @@ class FolderFiles:
             ) from bad
 
     def _tighten(self, mode: int) -> None:
-        """Close an empty folder to others; never touch one in which something else may live."""
-        if any(self._folder.iterdir()):
+        """Close an empty folder to others; never touch one in which something else may live.
+
+        Others may look into such a folder (our files are 0600), but not put things there.
+        """
+        if not any(self._folder.iterdir()):
+            self._folder.chmod(0o700)
+        elif mode & 0o022:
             raise ConfigError(
-                f"the data folder {self._folder} is open to others (mode {mode:04o})",
+                f"others may write into the data folder {self._folder} (mode {mode:04o})",
                 hint=f"chmod 700 {self._folder}, if it is this node's alone",
             )
-        self._folder.chmod(0o700)
 
     def path(self, name: str) -> Path | None:
         """Return where a library may open a file itself."""

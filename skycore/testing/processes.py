@@ -70,7 +70,7 @@ class NodeProcess:
 
     def start(self, *settings: str, profile: str = "visor") -> NodeProcess:
         """Start it with `section.key=value` settings; return once it is ready."""
-        self.data.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         words = [w for s in settings for w in ("--set", s)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

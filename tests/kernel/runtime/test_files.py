@@ -92,12 +92,13 @@ def test_closes_an_empty_folder_to_others_and_leaves_a_used_one_alone(tmp_path):
     (tmp_path / "empty").mkdir(mode=0o755)
     FolderFiles(tmp_path / "empty")
     assert mode(tmp_path / "empty") == 0o700
-    (tmp_path / "used").mkdir(mode=0o755)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used").chmod(0o775)
     (tmp_path / "used" / "thesis.tex").touch()
     with pytest.raises(ConfigError) as caught:
         FolderFiles(tmp_path / "used")
     assert "chmod 700" in caught.value.hint
-    assert mode(tmp_path / "used") == 0o755
+    assert mode(tmp_path / "used") == 0o775
 
 
 def test_a_folder_that_is_a_file_is_a_config_error(tmp_path):
