@@ -97,7 +97,8 @@ class _Rpc:
         except (msgspec.ValidationError, RecursionError) as bad:
             raise _unfit(name, bad) from None
         result = await entry.method.call(given, _context(caller, progress))
-        return msgspec.to_builtins(result, str_keys=True)
+        # By way of JSON: to_builtins would leave tuples, which a remote caller never sees.
+        return msgspec.json.decode(msgspec.json.encode(result))
 
     async def call_json(
         self, caller: Caller, name: str, params: bytes, progress: Progress | None = None

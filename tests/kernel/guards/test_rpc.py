@@ -44,6 +44,7 @@ class Reply(msgspec.Struct):
     seq: str
     raw: bytes
     by_number: dict[int, str]
+    pair: tuple[int, int] = (1, 2)
 
 
 class Listed:
@@ -95,7 +96,12 @@ async def rpc(service):
 
 async def test_a_call_returns_plain_json_data(rpc, service):
     result = await rpc.call(LOCAL, "test.read", {"text": "x", "inner": {"n": 1}})
-    assert result == {"seq": "9223372036854775807", "raw": "AP8=", "by_number": {"1": "one"}}
+    assert result == {
+        "seq": "9223372036854775807",
+        "raw": "AP8=",
+        "by_number": {"1": "one"},
+        "pair": [1, 2],
+    }
     ((params, context),) = service.calls
     assert isinstance(params, Params) and params.inner == Inner(1)
     assert isinstance(context, RpcContext) and context.caller is LOCAL

@@ -262,10 +262,9 @@ async def test_when_the_node_stops_callers_are_told(tmp_path):
             except SkycoreError as lost:
                 failed.append(lost)
 
-    async with anyio.create_task_group() as tasks:
-        async with running(tmp_path, registry):
-            tasks.start_soon(program)
-            await until(lambda: registry.running)
+    async with anyio.create_task_group() as tasks, running(tmp_path, registry):
+        tasks.start_soon(program)
+        await until(lambda: registry.running)
     assert len(failed) == 1
 
 
