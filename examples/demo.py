@@ -38,26 +38,26 @@ def check(what: str, held: bool) -> None:
         raise DemoError(what)
 
 
-def found_network(authority: NodeProcess, mirror: NodeProcess) -> list[str]:
-    """Found a network; return the settings that all its nodes need, delegations included."""
+def found_network(authority: NodeProcess, mirror: NodeProcess) -> tuple[list[str], str]:
+    """Found a network; return the settings that all its nodes need, and the mirror's own."""
     founded = authority.run("network", "new", "demo")
     salts = [w for salt in SALTS for w in ("--salt", salt)]
     tokens = authority.run("network", "delegate", mirror.key(), *salts)["delegations"]
     return [
         f"network.name={json.dumps(founded['name'])}",
         f"network.authority={json.dumps(founded['authority'])}",
-        f"publisher.delegations={json.dumps(list(tokens.values()))}",
         "transport_stcpr.listen=127.0.0.1:0",
-    ]
+    ], f"publisher.delegations={json.dumps(list(tokens.values()))}"
 
 
-def start(full: NodeProcess, visors: Sequence[NodeProcess], settings: Sequence[str]) -> None:
-    """Start the full node, which trusts the second visor, and the visors that know it."""
+def start(authority: NodeProcess, full: NodeProcess, visors: Sequence[NodeProcess]) -> None:
+    """Start a full node that trusts the second visor, and visors that know it; one mirrors."""
+    settings, delegations = found_network(authority, visors[0])
     trusted = json.dumps([visors[1].key()])
     full.start(*settings, f"access_whitelist.whitelist={trusted}", profile="fullnode")
     bootstrap = json.dumps([full.contact])
-    for visor in visors:
-        visor.start(*settings, f"dht_kademlia.bootstrap={bootstrap}")
+    for visor, own in zip(visors, ([delegations], [], []), strict=True):
+        visor.start(*settings, f"dht_kademlia.bootstrap={bootstrap}", *own)
 
 
 def records(node: NodeProcess) -> dict[str, str]:
@@ -65,7 +65,9 @@ def records(node: NodeProcess) -> dict[str, str]:
     found = {}
     for salt in SALTS:
         for row in node.run("visor", "dht", "list", "--salt", salt)["records"]:
-            same = {k: row[k] for k in ("subject", "salt", "seq", "class", "signer", "value")}
+            same = {
+                k: row[k] for k in ("subject", "salt", "seq", "item_class", "signer", "value_hex")
+            }
             found[f"{row['subject']}/{salt}"] = json.dumps(same, sort_keys=True)
     return found
 
@@ -89,7 +91,7 @@ def demo(folder: Path, recording: Path) -> str:
     names = ("authority", "full node", "visor 1", "visor 2", "visor 3")
     with node_processes(folder, *names) as (authority, full, one, two, three):
         began = time.monotonic()
-        start(full, (one, two, three), found_network(authority, one))
+        start(authority, full, (one, two, three))
         say(f"a full node and three visors are up ({time.monotonic() - began:.1f} s)")
 
         at = time.monotonic()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from skycore.model.recording import Recorded, latest_facts, read_recording
+from msgspec import to_builtins
+from skycore.model.recording import RecordedFact, latest_facts, read_recording
 
 from skycore.console import Console
 from skycore.contracts.rpc import Progress
@@ -278,12 +279,16 @@ def import_recording(
         raise typer.Exit(1)
 
 
-def _pages(facts: Sequence[Recorded]) -> Iterator[list[dict[str, Any]]]:
+def _pages(facts: Sequence[RecordedFact]) -> Iterator[list[dict[str, Any]]]:
     """Cut facts into calls, bounded by count and by size."""
     page: list[dict[str, Any]] = []
     size = 0
     for fact in facts:
-        row = {"salt": fact.salt.decode(), "subject": fact.subject.hex(), "json": fact.body}
+        row = {
+            "salt": fact.salt.decode(),
+            "subject": fact.subject.hex(),
+            "json": to_builtins(fact.entries),
+        }
         size += len(json.dumps(row))
         if page and (len(page) >= IMPORT_PAGE or size > IMPORT_BYTES_MAX):
             yield page

@@ -1,138 +1,168 @@
-"""Recordings of discovery services, as facts to publish. Pure: bytes in, facts out.
+"""Recordings of a real network, as facts to publish.
 
-A recording is JSON (or gzip of it): snapshots, each with lists of services, DMSG clients and
-transports. Why an empty list means "not recorded": a recorder that could not reach a service wrote
-an empty list, and deleting a network because of that is the one thing an import must never do.
+A recording is what public discovery services listed at a few moments: JSON, or the same in gzip.
+Why bounds before anything else: the file is a stranger's, and gzip can promise a thousand bytes for
+each one it holds. An empty list in a snapshot means "not recorded", never "there are none": it
+yields nothing, so an import deletes nothing.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from skycore.errors import ConfigError
+from skycore.errors import RecordingError
+from skycore.model.entries import DmsgEntry, ServiceEntry, TransportEntry
+from skycore.model.limits import SUBJECT_MAX
 
-__all__ = ["Recorded", "Recording", "Snapshot", "facts_of", "latest_facts", "read_recording"]
+__all__ = [
+    "RecordedFact",
+    "RecordedServer",
+    "Recording",
+    "Snapshot",
+    "facts",
+    "latest_facts",
+    "read_recording",
+]
 
-JSON_MAX = 256 * 1024 * 1024
-RATIO_MAX = 100
-GZIP_MAGIC = b"\x1f\x8b"
-LIST_MAX = 1_000_000
-HINT = "a recording has snapshots with lists of services, dmsg_clients and transports"
+RECORDING_MAX = 64 * 1024 * 1024
+"""Bytes of JSON."""
+PACKED_MAX = 16 * 1024 * 1024
+RATIO_MAX = 50
+"""Bytes of JSON for each byte of gzip."""
+SNAPSHOTS_MAX = 1_000
+ROWS_MAX = 200_000
+_GZIP = b"\x1f\x8b"
 
-Key = Annotated[str, Meta(pattern="^([0-9a-f]{2}){1,64}$")]
-Rows = Annotated[list[dict[str, Any]], Meta(max_length=LIST_MAX)]
-Keys = Annotated[list[Key], Meta(max_length=LIST_MAX)]
+_Key = Annotated[str, Meta(min_length=2, max_length=2 * SUBJECT_MAX, pattern="^([0-9a-f]{2})+$")]
+_Rows = Meta(max_length=ROWS_MAX)
+
+
+class RecordedServer(msgspec.Struct, frozen=True):
+    """A DMSG server, listed beside the snapshots."""
+
+    static: _Key
+    address: Annotated[str, Meta(max_length=300)]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What the services said at one time."""
+    """What was listed at one moment."""
 
-    services: Rows = []
-    dmsg_clients: Keys = []
-    transports: Rows = []
-    taken: str = ""
+    taken: Annotated[str, Meta(max_length=64)] = ""
+    """ISO 8601."""
+    services: Annotated[tuple[ServiceEntry, ...], _Rows] = ()
+    dmsg_clients: Annotated[tuple[_Key, ...], _Rows] = ()
+    transports: Annotated[tuple[TransportEntry, ...], _Rows] = ()
+    sudph: Annotated[tuple[_Key, ...], _Rows] = ()
+    """Visors that an address resolver knew; their addresses are not public."""
+    stcpr: Annotated[tuple[_Key, ...], _Rows] = ()
 
 
 class Recording(msgspec.Struct, frozen=True):
-    """Snapshots, oldest first."""
+    """A recording: where it comes from, and its snapshots in order of time."""
 
-    snapshots: Annotated[list[Snapshot], Meta(min_length=1, max_length=10_000)]
-    source: str = ""
+    snapshots: Annotated[tuple[Snapshot, ...], Meta(max_length=SNAPSHOTS_MAX)]
+    source: Annotated[str, Meta(max_length=2_000)] = ""
+    dmsg_servers: Annotated[tuple[RecordedServer, ...], _Rows] = ()
 
 
-class Recorded(msgspec.Struct, frozen=True):
-    """One record to publish; `body` is plain data for the namespace of `salt`."""
+class RecordedFact(NamedTuple):
+    """A record of one subject; `entries` is the body of a value of the salt's namespace."""
 
     salt: bytes
     subject: bytes
-    body: Any
+    entries: Any
+    """`DmsgEntry` for `dmsg`; a list of `ServiceEntry` or `TransportEntry` for `svc` and `tp`."""
+
+
+_DECODER = msgspec.json.Decoder(Recording)
 
 
 def read_recording(data: bytes) -> Recording:
-    """Read a recording. Raises `ConfigError`: not gzip, not JSON, of another shape, too large."""
-    if data.startswith(GZIP_MAGIC):
-        data = _inflated(data)
+    """Read JSON or gzip. Raises `RecordingError`."""
+    text = _unpacked(data) if data[:2] == _GZIP else data
+    if len(text) > RECORDING_MAX:
+        raise RecordingError(f"a recording has {RECORDING_MAX} bytes at most")
     try:
-        try:
-            return msgspec.json.decode(data, type=Recording)
-        except msgspec.ValidationError:
-            alone = msgspec.json.decode(data, type=Snapshot)
-            if not (alone.services or alone.dmsg_clients or alone.transports):
-                raise
-            return Recording([alone])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
-        raise ConfigError(f"this is no recording: {bad}", hint=HINT) from bad
+        return _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as bad:
+        raise RecordingError(
+            f"this is no recording: {bad}",
+            hint='a recording is {"snapshots": [{"taken": ..., "services": [...], ...}]}',
+        ) from bad
 
 
-def _inflated(data: bytes) -> bytes:
-    limit = min(JSON_MAX, len(data) * RATIO_MAX)
-    unpacker = zlib.decompressobj(wbits=31)
+def _unpacked(data: bytes) -> bytes:
+    if len(data) > PACKED_MAX:
+        raise RecordingError(f"a packed recording has {PACKED_MAX} bytes at most")
+    allowed = min(RECORDING_MAX, RATIO_MAX * len(data))
+    reader = zlib.decompressobj(wbits=31)
     try:
-        plain = unpacker.decompress(data, limit)
+        text = reader.decompress(data, allowed + 1)
     except zlib.error as bad:
-        raise ConfigError(f"this is no gzip file: {bad}", hint=HINT) from bad
-    if unpacker.unconsumed_tail:
-        raise ConfigError(f"the recording unpacks to more than {limit} bytes")
-    if not unpacker.eof:
-        raise ConfigError("the gzip file is cut short", hint="copy it again")
-    return plain
+        raise RecordingError(f"this gzip file is damaged: {bad}") from bad
+    if len(text) > allowed:
+        raise RecordingError(f"this gzip file unpacks to more than {allowed} bytes")
+    if not reader.eof:
+        raise RecordingError("this gzip file is cut short")
+    return text
 
 
-def facts_of(snapshot: Snapshot) -> Sequence[Recorded]:
-    """Return the records of one snapshot: a list that is empty was not recorded.
+def facts(recording: Recording, snapshot_index: int) -> list[RecordedFact]:
+    """Return the records of a snapshot, sorted by salt and subject. Raises `RecordingError`.
 
-    Services are grouped by their visor (salt svc), DMSG clients are `{static}` (dmsg), and a
-    transport stands under both of its edges (tp). Raises `ConfigError` for a row without its keys.
+    Services are grouped by visor; a transport is listed under both of its edges.
     """
-    services = ((_visor(row), row) for row in snapshot.services)
-    edges = ((edge, row) for row in snapshot.transports for edge in _edges(row))
-    return [
-        *_grouped(b"svc", services),
-        *(Recorded(b"dmsg", bytes.fromhex(k), {"static": k}) for k in snapshot.dmsg_clients),
-        *_grouped(b"tp", edges),
-    ]
+    if not 0 <= snapshot_index < len(recording.snapshots):
+        raise RecordingError(
+            f"there is no snapshot {snapshot_index}",
+            hint=f"this recording has {len(recording.snapshots)}, counted from 0",
+        )
+    return _facts(recording.snapshots[snapshot_index])
 
 
-def latest_facts(recording: Recording) -> Sequence[Recorded]:
+def latest_facts(recording: Recording) -> list[RecordedFact]:
     """Return what is known after the last snapshot: of each list, the newest that is not empty."""
     known = Snapshot()
     for snapshot in recording.snapshots:
         known = Snapshot(
-            snapshot.services or known.services,
-            snapshot.dmsg_clients or known.dmsg_clients,
-            snapshot.transports or known.transports,
-            snapshot.taken,
+            services=snapshot.services or known.services,
+            dmsg_clients=snapshot.dmsg_clients or known.dmsg_clients,
+            transports=snapshot.transports or known.transports,
         )
-    return facts_of(known)
+    return _facts(known)
 
 
-def _grouped(salt: bytes, rows: Iterable[tuple[str, dict[str, Any]]]) -> Sequence[Recorded]:
-    by_subject: dict[str, list[dict[str, Any]]] = {}
-    for subject, row in rows:
-        entries = by_subject.setdefault(subject, [])
-        if row not in entries:
-            entries.append(row)
-    return [Recorded(salt, bytes.fromhex(key), entries) for key, entries in by_subject.items()]
+def _facts(snapshot: Snapshot) -> list[RecordedFact]:
+    found = [
+        RecordedFact(b"dmsg", bytes.fromhex(key), DmsgEntry(static=key))
+        for key in dict.fromkeys(snapshot.dmsg_clients)
+    ]
+    by_visor = ((service.address.partition(":")[0], service) for service in snapshot.services)
+    found += _grouped(b"svc", by_visor)
+    by_edge = ((e, transport) for transport in snapshot.transports for e in transport.edges)
+    found += _grouped(b"tp", by_edge)
+    return sorted(found, key=lambda fact: (fact.salt, fact.subject))
 
 
-def _key(text: Any, what: str) -> str:
+def _grouped(
+    salt: bytes, pairs: Iterable[tuple[str, ServiceEntry | TransportEntry]]
+) -> list[RecordedFact]:
+    groups: dict[bytes, dict[bytes, Any]] = {}
+    for key, entry in pairs:
+        groups.setdefault(_subject(key), {})[entry.set_key] = entry
+    return [RecordedFact(salt, subject, list(rows.values())) for subject, rows in groups.items()]
+
+
+def _subject(key: str) -> bytes:
     try:
-        return msgspec.convert(text, Key)
-    except msgspec.ValidationError as bad:
-        raise ConfigError(f"{what} names no key: {str(text)[:80]!r}", hint=HINT) from bad
-
-
-def _visor(row: dict[str, Any]) -> str:
-    return _key(str(row.get("address", "")).partition(":")[0], "a service's address")
-
-
-def _edges(row: dict[str, Any]) -> Sequence[str]:
-    edges = row.get("edges")
-    if not isinstance(edges, list) or len(edges) != 2:
-        raise ConfigError("a transport without two edges", hint=HINT)
-    return list(dict.fromkeys(_key(edge, "a transport's edge") for edge in edges))
+        subject = bytes.fromhex(key)
+    except ValueError:
+        subject = b""
+    if not 1 <= len(subject) <= SUBJECT_MAX or subject.hex() != key:
+        raise RecordingError(f"{key[:80]!r} is no key: lower-case hex is expected")
+    return subject

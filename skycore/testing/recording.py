@@ -1,66 +1,79 @@
-"""A recording of a network that never was, in the shape of a real one.
+"""Recordings of a network that never was, in the shape of the real one.
 
-For tests and demos where no real recording is at hand: the same seed gives the same bytes. The
-shape is production's of October 2025: four snapshots within three hours, a few rows changing from
-one to the next, transports recorded in the last one only.
+For tests and benchmarks where no real recording is at hand. The same seed gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import uuid
 from typing import Any
+
+from skycore.model.packets import transport_id
 
 __all__ = ["generate_recording"]
 
-SNAPSHOTS = 4
-
-
-def _key(dice: random.Random) -> str:
-    return f"{dice.choice(('02', '03'))}{dice.randbytes(32).hex()}"
-
-
-def _services(dice: random.Random, visors: list[str]) -> list[dict[str, Any]]:
-    rows = []
-    for visor in visors:
-        geo = {"country": dice.choice(("IT", "NL", "SG")), "region": str(dice.randrange(99))}
-        version = f"v1.3.{dice.randrange(20, 32)}"
-        for kind, port in dice.sample((("skysocks", 3), ("vpn", 44)), dice.choice((1, 2))):
-            address = f"{visor}:{port}"
-            rows.append({"address": address, "type": kind, "version": version, "geo": geo})
-    return rows
-
-
-def _transports(dice: random.Random, visors: list[str], count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "t_id": str(uuid.UUID(int=dice.getrandbits(128))),
-            "edges": dice.sample(visors, 2),
-            "type": dice.choice(("stcpr", "sudph", "dmsg")),
-            "label": "user",
-        }
-        for _ in range(count)
-    ]
+COUNTRIES = ("IT", "DE", "FR", "NL", "US", "JP", "BR", "AU")
+CHURN = 0.004
+"""Share of rows that change between two snapshots, as in the real recordings."""
 
 
 def generate_recording(
-    seed: int = 0, *, visors: int = 60, clients: int = 130, transports: int = 20
+    seed: int,
+    *,
+    clients: int = 3_040,
+    visors_with_services: int = 1_355,
+    transports: int = 49,
+    snapshots: int = 4,
 ) -> bytes:
-    """Return a recording as JSON bytes."""
+    """Return a recording as JSON. Transports are in the last snapshot only, as in the real one."""
     dice = random.Random(seed)
-    keys = [_key(dice) for _ in range(max(visors, clients))]
-    snapshots = []
-    for number in range(SNAPSHOTS):
-        gone = dice.randrange(len(keys))  # real churn: one leaves, one comes
-        keys[gone] = _key(dice)
-        last = number == SNAPSHOTS - 1
-        snapshots.append(
+    keys = [_key(dice) for _ in range(max(clients, visors_with_services))]
+    services = [row for key in keys[:visors_with_services] for row in _services(dice, key)]
+    known = keys[:clients]
+    taken: list[dict[str, Any]] = []
+    for number in range(snapshots):
+        is_last = number == snapshots - 1
+        taken.append(
             {
-                "taken": f"2025-10-28T0{4 + number}:00:00+00:00",
-                "services": _services(random.Random(seed), keys[:visors]),
-                "dmsg_clients": keys[:clients],
-                "transports": _transports(dice, keys, transports) if last else [],
+                "taken": f"2025-10-28T{4 + number:02d}:00:00+00:00",
+                "services": list(services),
+                "dmsg_clients": list(known),
+                "transports": [_transport(dice, keys) for _ in range(transports * is_last)],
+                "sudph": [] if is_last else known[: len(known) // 4],
+                "stcpr": [],
             }
         )
-    return json.dumps({"source": "generated", "snapshots": snapshots}).encode()
+        services = _churned(dice, services, lambda: _services(dice, _key(dice))[0])
+        known = _churned(dice, known, lambda: _key(dice))
+    servers = [{"static": _key(dice), "address": f"192.0.2.{n + 1}:{30_080 + n}"} for n in range(9)]
+    body = {"source": f"generated, seed {seed}", "dmsg_servers": servers, "snapshots": taken}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _key(dice: random.Random) -> str:
+    """Return a key as the original network writes it: 33 bytes, the first 02 or 03."""
+    return dice.choice(("02", "03")) + dice.randbytes(32).hex()
+
+
+def _services(dice: random.Random, key: str) -> list[dict[str, Any]]:
+    geo = {"country": dice.choice(COUNTRIES)}
+    if dice.random() < 0.64:
+        geo["region"] = str(dice.randint(1, 99))
+    both = [
+        {"address": f"{key}:{port}", "type": kind, "version": "v1.3.31", "geo": geo}
+        for kind, port in (("skysocks", 3), ("vpn", 44))
+    ]
+    return both if dice.random() < 0.58 else both[:1]
+
+
+def _transport(dice: random.Random, keys: list[str]) -> dict[str, Any]:
+    kind = dice.choices(("sudph", "dmsg"), (84, 16))[0]
+    edges = [dice.choice(keys)] * 2 if kind == "dmsg" else dice.sample(keys, 2)
+    name = transport_id(bytes.fromhex(edges[0]), bytes.fromhex(edges[1]), kind)
+    return {"t_id": str(name), "edges": edges, "type": kind, "label": "user"}
+
+
+def _churned(dice: random.Random, rows: list[Any], make: Any) -> list[Any]:
+    kept = [row for row in rows if dice.random() >= CHURN]
+    return kept + [make() for _ in range(len(rows) - len(kept))]
