@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 from msgspec import to_builtins
-from skycore.model.recording import RecordedFact, latest_facts, read_recording
 
 from skycore.console import Console
 from skycore.contracts.rpc import Progress
 from skycore.errors import ConfigError
 from skycore.jsonrpc import Client
+from skycore.model.recording import RecordedFact, latest_facts, read_recording
 
 __all__ = ["delete", "get", "import_recording", "ls", "peers", "put", "status", "sync"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from skycore.errors import ConfigError, KeyFileError
 from skycore.identity import SUITES, network_constants, read_secret_file, write_secret_file
 from skycore.model.delegation_token import encode_delegation
 from skycore.model.items import make_delegation
-from skycore.model.keys import parse_public
+from skycore.model.keys import ED25519, parse_public
 from skycore.model.limits import DELEGATION_LIFETIME_MAX_S, SALT_MAX
 from skycore.model.network import NetworkConstants
 from skycore.runtime.clock import RealClock
@@ -39,8 +40,12 @@ def _settings(console: Console) -> NetworkSettings:
 
 
 def _toml(constants: NetworkConstants) -> str:
+    lines = ["[network]"]
+    if constants.suite is not ED25519:
+        lines.append(f'suite = "{constants.suite.name}"')
     authority = constants.authority.hex() if constants.authority else ""
-    return f'[network]\nname = "{constants.name}"\nauthority = "{authority}"'
+    lines += [f'name = "{constants.name}"', f'authority = "{authority}"']
+    return "\n".join(lines)
 
 
 def _described(constants: NetworkConstants) -> dict[str, Any]:
@@ -60,16 +65,24 @@ def new(
 ) -> None:
     """Found a network: make its authority's key here, and print what every node must have.
 
-    The authority signs delegations (`skynode network delegate`); no running node needs its key.
+    The folder's node.toml is told, so that a node run on it belongs to the network. The authority signs delegations (`skynode network delegate`); no running node needs its key.
     """
     if suite not in SUITES:
         raise ConfigError(f"there is no key suite {suite!r}", hint=f"suites: {', '.join(SUITES)}")
     if not name or not name.isprintable() or '"' in name or "\\" in name:
         raise ConfigError("a network's name is printable text without quotes or backslashes")
     path = console.context.data / AUTHORITY_FILE
+    settings = console.context.data / "node.toml"
+    if settings.exists() and "network" in tomllib.loads(settings.read_text()):
+        raise ConfigError(
+            f"{settings} names a network already", hint="found the new one in another --data folder"
+        )
     write_secret_file(path, RealEntropy().bytes(SUITES[suite].seed_bytes))
     authority = SUITES[suite].public(read_secret_file(path, SUITES[suite]))
-    result = _described(NetworkConstants(SUITES[suite], name, authority)) | {"file": str(path)}
+    founded = NetworkConstants(SUITES[suite], name, authority)
+    with settings.open("a") as file:
+        file.write(f"\n{_toml(founded)}\n")
+    result = _described(founded) | {"file": str(path)}
     console.show(
         result,
         lambda r: (
@@ -104,7 +117,11 @@ def delegate(
         raise KeyFileError(f"no authority key at {path}", hint="skynode network new NAME makes one")
     secret = read_secret_file(path, constants.suite)
     authority = constants.suite.public(secret)
-    constants = NetworkConstants(constants.suite, constants.name, authority)
+    if constants.authority != authority:
+        raise ConfigError(
+            f"{path} is not the authority of network {constants.name!r}",
+            hint="use the --data folder in which `skynode network new` founded it",
+        )
     mirror = parse_public(constants.suite, key)
     until = RealClock().wall_s() + min(days * 86_400, DELEGATION_LIFETIME_MAX_S)
     tokens = {}

@@ -51,7 +51,7 @@ class NodeProcess:
         """Run a command that must succeed; return its JSON."""
         done = self.command(*words, "--json")
         if done.returncode:
-            said = done.stderr.strip()
+            said = done.stderr.strip() or done.stdout.strip()[-1000:]
             raise NodeProcessError(f"{self.name}: skynode {' '.join(words[:4])}: {said}")
         return json.loads(done.stdout)
 
