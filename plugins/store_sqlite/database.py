@@ -35,9 +35,9 @@ __all__ = ["Database"]
 
 log = logging.getLogger(__name__)
 
-_HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\0"
-_VERSION_AT = 60
+_HINT_RIGHTS = "check the folder, the file, their owner and mode"
+_EFFECTIVE = os.access in os.supports_effective_ids
+_PAGE_MIN = 512
 _VERSION_SANE_MAX = 10_000
 _CHECKPOINT_PAGES = 4_096
 _ASIDE_MAX = 9
@@ -91,8 +91,11 @@ class Database:
         try:
             with self._named_errors():
                 self._connection = self._engine.connect()
+                self.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self.execute("PRAGMA trusted_schema = OFF")
+                version = self._version()  # from here on the file is ours to change
                 self._prepare()
-                if self._version() == 0:
+                if version == 0:
                     self._create(store_id)
                 self._check()
         except BaseException:
@@ -110,23 +113,27 @@ class Database:
                 engine.dispose()
 
     def _look(self) -> None:
-        """Read the header before SQLite does: what is not ours is not touched."""
+        """See what is there before SQLite does.
+
+        Without opening it: closing any handle of a file drops all locks that this process has on
+        it (sqlite.org/howtocorrupt.html, 2.2), another store's too.
+        """
         if self._path is None:
             return
         try:
-            with self._path.open("rb") as file:
-                header = file.read(_HEADER_BYTES)
+            size = self._path.stat().st_size
         except FileNotFoundError:
-            header = b""
+            size = 0
         except OSError as bad:
             raise StoreReadOnlyError(
-                f"{self._path} cannot be opened: {bad.strerror}", hint="check its owner and mode"
+                f"{self._path} cannot be opened: {bad.strerror}", hint=_HINT_RIGHTS
             ) from bad
-        if not header and Path(f"{self._path}-wal").exists():
-            raise StoreCorruptError(f"{self._path} is empty, but its write-ahead log is not")
-        if header and (len(header) < _HEADER_BYTES or not header.startswith(_MAGIC)):
+        if size and not os.access(self._path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
+            raise StoreReadOnlyError(f"{self._path} cannot be written", hint=_HINT_RIGHTS)
+        if size == 0 and Path(f"{self._path}-wal").exists():
+            raise StoreCorruptError(f"{self._path} is gone, but its write-ahead log is not")
+        if 0 < size < _PAGE_MIN:
             raise StoreCorruptError(f"{self._path} is no SQLite file")
-        self._refuse_newer(int.from_bytes(header[_VERSION_AT : _VERSION_AT + 4], "big"))
 
     def _refuse_newer(self, version: int) -> None:
         if SCHEMA_VERSION < version <= _VERSION_SANE_MAX:
@@ -147,9 +154,7 @@ class Database:
 
     def _prepare(self) -> None:
         for setting in (
-            "locking_mode = EXCLUSIVE",
             f"cache_size = -{self._cache_mib * 1024}",
-            "trusted_schema = OFF",
             "cell_size_check = ON",
             "journal_mode = WAL",
             "synchronous = FULL",
@@ -281,7 +286,7 @@ class Database:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return StoreBusyError(text, hint="another node uses this file: give each its own")
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
-                return StoreReadOnlyError(text, hint="check the folder, its owner and its mode")
+                return StoreReadOnlyError(text, hint=_HINT_RIGHTS)
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return StoreCorruptError(text)
             case sqlite3.SQLITE_IOERR:
