@@ -160,7 +160,7 @@ def _unfit(name: str, bad: Exception) -> RpcError:
     return RpcError(
         f"the parameters do not fit {name}: {bad}",
         code=ErrorCode.INVALID_PARAMS,
-        hint="docs/protocols/rpc.md lists the parameters of each method",
+        hint="parameters go by name; docs/protocols/rpc.md, and the README of the plugin",
     )
 
 

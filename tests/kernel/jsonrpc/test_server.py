@@ -14,9 +14,15 @@ from skycore.frames import FrameReader, frame
 from skycore.jsonrpc import ErrorCode, ServerLimits
 from skycore.model.limits import RPC_FRAME_MAX
 from skycore.testing.fakes import identity
+from skycore.testing.loop import sim_backend
 from skycore.testing.streams import MemoryStream
 
 BOB = identity("bob").public
+
+
+@pytest.fixture
+def anyio_backend():
+    return sim_backend()
 
 
 def call(call_id=1, method="echo", **params):

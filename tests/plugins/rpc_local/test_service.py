@@ -47,7 +47,8 @@ class Registry:
                 self.running -= 1
         elif name == "progress":
             progress(1, 2, "half")
-            await anyio.sleep(0.15)
+            for _ in range(20):  # time for the news to go out before the answer
+                await anyio.lowlevel.checkpoint()
         return params
 
 

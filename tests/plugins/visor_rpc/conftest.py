@@ -50,7 +50,7 @@ class Methods:
     async def working(self, params, context):
         for done in range(1, 6):
             context.progress(done, 5, "copying")
-            await anyio.sleep(0.15)
+            await anyio.sleep(6)
         return "worked"
 
 
