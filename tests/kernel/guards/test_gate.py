@@ -94,6 +94,31 @@ async def test_o02_the_owner_cannot_be_overwritten(house):
     assert [s.item for s in await house.read("alice")] == [mine]
 
 
+async def test_c1_d14_0_of_10000_forged_puts_are_visible(open_house):
+    """Every field of a valid item, damaged in every way that keeps its form."""
+    async with open_house(sender_bytes_per_minute=10**9) as house:
+        genuine, bob = house.item(seq=10**18), house.public("bob")
+        forged = []
+        for n in range(2_500):
+            bit, place = 1 << n % 8, n // 8
+            sig, v = bytearray(genuine.sig), bytearray(genuine.v)
+            sig[place % 64] ^= bit
+            v[-1 - place % 5] ^= bit & 0x1F or 1
+            forged += (
+                replace(genuine, sig=bytes(sig)),
+                replace(genuine, v=bytes(v)),
+                replace(genuine, seq=genuine.seq - 1 - n),
+                replace(genuine, subject=bob, signer=bob, until=genuine.until + n % 500),
+            )
+        codes = await house.put(*forged)
+        assert len(codes) == 10_000
+        assert min(codes) > HELD
+        assert await house.contents() == {}
+        assert await house.put(genuine) == [STORED]
+        await house.put(*forged[:1_000])
+        assert [s.item for s in await house.read("alice")] == [genuine]
+
+
 # --- order ----------------------------------------------------------------------------------------
 
 
@@ -150,7 +175,8 @@ def _everybodys_items(house, dice, count):
             signer,
             dice.choice([None, "x", "y"]),
             subject=None if issuer is None else house.public(subject),
-            delegation=issuer and house.delegation(issuer, signer, life_s=dice.choice([5_000, 6_000])),
+            delegation=issuer
+            and house.delegation(issuer, signer, life_s=dice.choice([5_000, 6_000])),
             seq=house.clock.wall_ns() + dice.randint(0, 3),
             life_s=dice.randint(1, 100),
         )

@@ -72,32 +72,6 @@ async def test_c1_a_foreign_signer_is_refused(house):
         refused(house, item, NotAuthorisedError, words="no delegation")
 
 
-async def test_c1_0_of_10000_forged_items_pass(house):
-    """Every field of a valid item, damaged in every way that keeps its form."""
-    genuine = house.item()
-    bob, passed, tried = house.public("bob"), 0, 0
-    for n in range(2_500):
-        bit, place = 1 << n % 8, n // 8
-        sig = bytearray(genuine.sig)
-        sig[place % 64] ^= bit
-        v = bytearray(genuine.v)
-        v[-1 - place % 5] ^= bit & 0x1F or 1
-        forged = (
-            replace(genuine, sig=bytes(sig)),
-            replace(genuine, v=bytes(v)),
-            replace(genuine, seq=genuine.seq - 1 - n),
-            replace(genuine, subject=bob, signer=bob, until=genuine.until + n % 500),
-        )
-        for item in forged:
-            tried += 1
-            try:
-                house.gate.judge(item)
-                passed += 1
-            except ItemError:
-                pass
-    assert (tried, passed) == (10_000, 0)
-
-
 @pytest.mark.parametrize("field", ["subject", "salt", "seq", "until", "v", "kind", "network"])
 async def test_c2_d14_a_signature_means_nothing_elsewhere(house, field):
     item = house.item(salt=b"unknown", v=b"x")
