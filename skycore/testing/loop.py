@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import heapq
 import itertools
 import random
-import selectors
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 from anyio._backends import _asyncio as anyio_backend
@@ -37,7 +38,7 @@ LIMIT_S = 30 * 86_400.0
 """Virtual time after which a simulation that nobody bounded is taken for a hang."""
 TURNS_AT_ONE_TIME_MAX = 1_000_000
 """Loop turns without the clock moving, after which a simulation is taken for a busy loop."""
-_TURNS_A_COLLECTION = 50_000
+_TURNS_A_COLLECTION = 200_000
 
 
 class SimulationDeadlockError(RuntimeError):
@@ -50,32 +51,6 @@ class SimulationLivelockError(RuntimeError):
 
 class SimulationTimeoutError(RuntimeError):
     """The virtual time limit of the simulation has passed."""
-
-
-class _JumpingSelector(selectors.BaseSelector):
-    """Never blocks: an idle loop moves its own clock to the next timer."""
-
-    def __init__(self, loop: SimLoop) -> None:
-        self._real, self._loop = selectors.DefaultSelector(), loop
-
-    def register(self, *a: Any, **k: Any) -> selectors.SelectorKey:
-        return self._real.register(*a, **k)
-
-    def unregister(self, *a: Any) -> selectors.SelectorKey:
-        return self._real.unregister(*a)
-
-    def modify(self, *a: Any, **k: Any) -> selectors.SelectorKey:
-        return self._real.modify(*a, **k)
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._real.get_map()
-
-    def close(self) -> None:
-        self._real.close()
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self._loop._turn(timeout)
-        return []
 
 
 class _SimTask(asyncio.Task[T]):
@@ -118,18 +93,35 @@ class SimLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
+        super().__init__()
         self.virtual_now = 0.0
         self.limit_s = limit_s
         self.numbers = itertools.count(1)
-        self._turns = 0
+        self.turns = 0
         self._turns_here = 0
-        super().__init__(_JumpingSelector(self))
-        self._clock_resolution = 1e-9
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_cancelled = 0
         self.set_task_factory(_new_task)
 
     def time(self) -> float:
         """Return the virtual time, seconds."""
         return self.virtual_now
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        """Call back at a virtual time; timers of one time run in the order they were set."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self.numbers), timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Count what asyncio tells of every cancelled timer; drop them when they are the most."""
+        self._timers_cancelled += 1
+        if self._timers_cancelled > 1_000 and self._timers_cancelled * 2 > len(self._timers):
+            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._timers_cancelled = 0
 
     def run_forever(self) -> None:
         """Run until stopped, with numbered cancel scopes and the collector under control."""
@@ -143,31 +135,46 @@ class SimLoop(asyncio.SelectorEventLoop):
             if collected:
                 gc.enable()
 
-    def _turn(self, timeout: float | None) -> None:
-        self._turns += 1
-        if self._turns % _TURNS_A_COLLECTION == 0:
-            turn = self._turns // _TURNS_A_COLLECTION
-            gc.collect(0 if turn % 8 else 1 if turn % 64 else 2)
-        if timeout == 0:
-            self._turns_here += 1
-            if self._turns_here > TURNS_AT_ONE_TIME_MAX:
-                self._turns_here = 0
-                raise SimulationLivelockError(
-                    f"simulation livelock: {TURNS_AT_ONE_TIME_MAX} turns of the loop "
-                    f"at {self.virtual_now:.6f} s" + self._waiting()
-                )
-            return
-        self._turns_here = 0
-        if timeout is None:
-            raise SimulationDeadlockError(
-                "simulation deadlock: nothing is ready and no timer is set" + self._waiting()
-            )
-        if self.virtual_now + timeout > self.limit_s:
+    def _run_once(self) -> None:
+        """Make one turn: asyncio's own, with a jump of the clock in place of waiting for I/O."""
+        ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
+        if not (ready or self._stopping):  # type: ignore[attr-defined]
+            self._jump()
+        self._turns_here += 1
+        if self._turns_here > TURNS_AT_ONE_TIME_MAX:
+            turns = f"{TURNS_AT_ONE_TIME_MAX} turns without the clock moving"
+            self._hang(SimulationLivelockError, f"livelock, {turns}")
+        timers, now = self._timers, self.virtual_now
+        while timers and timers[0][0] <= now:
+            timer = heapq.heappop(timers)[2]
+            if not timer.cancelled():
+                ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+        self.turns += 1
+        if self.turns % _TURNS_A_COLLECTION == 0:
+            number = self.turns // _TURNS_A_COLLECTION
+            gc.collect(0 if number % 8 else 1 if number % 64 else 2)
+
+    def _jump(self) -> None:
+        """Move the clock to the next timer."""
+        while self._timers and self._timers[0][2].cancelled():
+            heapq.heappop(self._timers)
+        if not self._timers:
+            self._hang(SimulationDeadlockError, "deadlock, nothing is ready and no timer is set")
+        when = self._timers[0][0]
+        if when > self.limit_s:
             limit, self.limit_s = self.limit_s, float("inf")  # let the tasks clean up
-            raise SimulationTimeoutError(
-                f"simulation limit: {limit:g} s of virtual time have passed" + self._waiting()
-            )
-        self.virtual_now += timeout
+            self._hang(SimulationTimeoutError, f"{limit:g} s of virtual time have passed")
+        if when > self.virtual_now:
+            self.virtual_now = when
+            self._turns_here = 0
+
+    def _hang(self, kind: type[RuntimeError], what: str) -> NoReturn:
+        self._turns_here = 0
+        raise kind(f"simulation at {self.virtual_now:.6f} s: {what}{self._waiting()}")
 
     def _waiting(self) -> str:
         """Name the first tasks and where they wait, in the order in which they were made."""

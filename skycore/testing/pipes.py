@@ -7,7 +7,6 @@ thousand nodes cost what they send, not what they keep open.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
-from anyio.lowlevel import checkpoint
 
 from skycore.testing.trace import Dice, Trace
 
@@ -93,7 +91,7 @@ class Pipe:
     )  # fmt: skip
 
     def __init__(self, loop: SimLoop, path: Path, dice: Dice, trace: Trace, name: str) -> None:
-        self._loop, self._dice, self._trace, self._name = loop, dice, trace, name
+        self._loop, self._dice, self._trace, self._name = loop, dice, trace, name.encode()
         self.path = path
         self._flying: deque[tuple[float, bytes | None]] = deque()
         self._last = 0.0
@@ -137,8 +135,7 @@ class Pipe:
             self._timer = self._loop.call_at(self._flying[0][0], self._arrive)
 
     def _deliver(self, data: bytes | None) -> None:
-        kind = "rst" if data is None else f"{len(data)} {zlib.crc32(data):08x}" if data else "fin"
-        self._trace.note(f"{self._loop.time():.9f} {self._name} {kind}")
+        self._trace.arrived(self._loop.time(), self._name, data)
         if data is RST:
             self.sink.broken("the connection was reset")
         elif data == FIN:
@@ -236,7 +233,7 @@ class SimStream(ByteStream):
         if pipe.reader is not None:
             raise anyio.BusyResourceError("receiving from")
         if pipe.arrived:
-            await checkpoint()
+            await asyncio.sleep(0)
         while not self.is_closed:
             if pipe.arrived:
                 return pipe.take(max_bytes)
@@ -256,7 +253,7 @@ class SimStream(ByteStream):
         pipe = self._out
         if pipe.writer is not None:
             raise anyio.BusyResourceError("sending to")
-        await checkpoint()
+        await asyncio.sleep(0)
         self._check_writable()
         if item:
             pipe.push(bytes(item))
@@ -284,7 +281,7 @@ class SimStream(ByteStream):
         """Close both sides, at once; unread data resets the connection, as TCP does."""
         if not self.is_closed:
             self._close(reset=bool(self._in.arrived))
-        await checkpoint()
+        await asyncio.sleep(0)
 
     def kill(self) -> None:
         """End as the socket of a process that died: the peer sees a reset."""

@@ -7,12 +7,15 @@ Where two hashes differ, run both again with `keep_max` and look at the first li
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from collections import deque
 from collections.abc import Sequence
 
 __all__ = ["Dice", "Trace", "first_difference"]
 
 _MASK = 2**64 - 1
+_ARRIVAL = struct.Struct(">diI")
 
 
 class Trace:
@@ -29,6 +32,16 @@ class Trace:
         self.count += 1
         if self.kept.maxlen:
             self.kept.append(line)
+
+    def arrived(self, now: float, name: bytes, data: bytes | None) -> None:
+        """Add an arrival on a connection: bytes, their end (empty) or a reset (None)."""
+        size = -1 if data is None else len(data)
+        check = zlib.crc32(data) if data else 0
+        self._hash.update(_ARRIVAL.pack(now, size, check) + name)
+        self.count += 1
+        if self.kept.maxlen:
+            what = "rst" if data is None else f"{size} {check:08x}" if data else "fin"
+            self.kept.append(f"{now:.9f} {name.decode()} {what}")
 
     @property
     def digest(self) -> str:
