@@ -13,13 +13,15 @@ from msgspec import to_builtins
 
 from skycore.console import Console
 from skycore.contracts.rpc import Progress
-from skycore.errors import ConfigError
+from skycore.errors import ConfigError, SkycoreError
 from skycore.jsonrpc import Client
 from skycore.model.recording import RecordedFact, latest_facts, read_recording
 
 __all__ = ["delete", "get", "import_recording", "ls", "peers", "put", "status", "sync"]
 
 PAGE = 500
+STORED_MAX = 2
+"""Codes up to this one mean: it is held there now (contracts.store.Outcome)."""
 IMPORT_PAGE = 500
 IMPORT_BYTES_MAX = 1024 * 1024
 FILE_BYTES_MAX = 256 * 1024 * 1024
@@ -79,7 +81,8 @@ def put(
                 f"records under {salt!r} are JSON: {bad}", hint="quote the JSON for your shell"
             ) from bad
     result = console.call("dht.put", "publishing", salt=salt, subject=subject, cas=cas, **form)
-    console.show(result, lambda r: _published(console, r))
+    _refuse_unstored(result)
+    console.show(result, _published)
 
 
 def _declared(console: Console) -> Sequence[str]:
@@ -87,8 +90,22 @@ def _declared(console: Console) -> Sequence[str]:
     return [str(row["salt"]) for row in console.call("dht.namespaces")["namespaces"]]
 
 
-def _published(console: Console, r: dict[str, Any]) -> str:
-    refusals = [f"{n['peer'][:8]}: {n['text']}" for n in r["replicas"] if n["code"] > 2]
+def _refuse_unstored(r: dict[str, Any]) -> None:
+    """Raise where no node took it: what nobody holds was not published."""
+    if r["stored"] or r["unchanged"]:
+        return
+    said = [n for n in (*r["own"], *r["replicas"]) if n["code"] > STORED_MAX]
+    newest = max((int(n["seq"]) for n in said), default=0)
+    raise SkycoreError(
+        f"no node stored it: {said[0]['text'] if said else 'nobody answered'}",
+        hint=f"the current seq is {newest}"
+        if newest
+        else "`skynode visor dht peers` shows whom this node knows",
+    )
+
+
+def _published(r: dict[str, Any]) -> str:
+    refusals = [f"{n['peer'][:8]}: {n['text']}" for n in r["replicas"] if n["code"] > STORED_MAX]
     line = f"stored at {r['stored']} node(s), seq {r['seq']}"
     if r["unchanged"]:
         line += " (unchanged: it was published before)"
@@ -98,7 +115,8 @@ def _published(console: Console, r: dict[str, Any]) -> str:
 def delete(console: Console, salt: Salt = "", subject: Subject = "", cas: Cas = None) -> None:
     """Delete a record: publish a tombstone, which beats every older value everywhere."""
     result = console.call("dht.delete", "deleting", salt=salt, subject=subject, cas=cas)
-    console.show(result, lambda r: "deleted: tombstone " + _published(console, r))
+    _refuse_unstored(result)
+    console.show(result, lambda r: "deleted: tombstone " + _published(r))
 
 
 def get(

@@ -120,7 +120,7 @@ class DhtMethods:
             raise _invalid("give the value as exactly one of text, hex and json")
         fact = Fact(salt, self._encode(salt, params), self._optional_subject(params.subject))
         published = await self._publisher.publish(fact, cas=_seq(params.cas))
-        return _result(published)
+        return self._result(published)
 
     def _encode(self, salt: bytes, params: m.PutParams) -> bytes:
         if params.text is not None:
@@ -136,7 +136,7 @@ class DhtMethods:
 
     async def _delete(self, params: m.DeleteParams, context: RpcContext) -> m.PutResult:
         fact = Fact(_salt(params.salt), None, self._optional_subject(params.subject))
-        return _result(await self._publisher.publish(fact, cas=_seq(params.cas)))
+        return self._result(await self._publisher.publish(fact, cas=_seq(params.cas)))
 
     async def _sync(self, params: m.SyncParams, context: RpcContext) -> m.SyncResult:
         suite = self._node.identity.network.suite
@@ -149,6 +149,24 @@ class DhtMethods:
         report = await self._dht.sync(peer, salt, progress)
         plain = msgspec.structs.asdict(report)
         return m.SyncResult(**{**plain, "peer": report.peer.hex(), "reasons": list(report.reasons)})
+
+    def _result(self, published: Published) -> m.PutResult:
+        me = self._node.identity.public.hex()
+        reports = published.reports
+        return m.PutResult(
+            str(published.seq),
+            published.unchanged,
+            sum(r.stored for r in reports),
+            [
+                m.ReplicaView(r.peer.hex(), r.code, str(r.seq), r.text)
+                for report in reports
+                for r in report.replicas
+            ],
+            [
+                m.ReplicaView(me, r.outcome.code, str(r.outcome.seq), r.outcome.text)
+                for r in reports
+            ],
+        )
 
     # --- helpers ---------------------------------------------------------------------------------
 
@@ -194,17 +212,6 @@ def _view(stored: StoredItem, value: Any) -> m.ItemView:
         item.v.hex(),
         value,
     )
-
-
-def _result(published: Published) -> m.PutResult:
-    replicas = [
-        m.ReplicaView(r.peer.hex(), r.code, str(r.seq), r.text)
-        for report in published.reports
-        for r in report.replicas
-    ]
-    own = [r.outcome.text or f"code {r.outcome.code}" for r in published.reports]
-    stored = sum(r.stored for r in published.reports)
-    return m.PutResult(str(published.seq), published.unchanged, stored, replicas, own)
 
 
 def _whole_targets(found: Any, limit: int) -> list[StoredItem]:

@@ -114,8 +114,8 @@ class PutResult(msgspec.Struct, frozen=True):
     stored: int
     """How many nodes hold it now, over all mirrors."""
     replicas: list[ReplicaView]
-    own: list[str]
-    """What the store of each mirror's node said."""
+    own: list[ReplicaView]
+    """What this node's own store said, for each mirror."""
 
 
 class ListParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -65,7 +65,8 @@ def new(
 ) -> None:
     """Found a network: make its authority's key here, and print what every node must have.
 
-    The folder's node.toml is told, so that a node run on it belongs to the network. The authority signs delegations (`skynode network delegate`); no running node needs its key.
+    The folder's node.toml is told too. The authority signs delegations (`skynode network
+    delegate`); no running node needs its key.
     """
     if suite not in SUITES:
         raise ConfigError(f"there is no key suite {suite!r}", hint=f"suites: {', '.join(SUITES)}")
