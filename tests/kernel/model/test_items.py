@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import struct
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skycore.errors import ConfigError
+from skycore.errors import ConfigError, ItemError
+from skycore.guards.quota import GateSettings
+from skycore.model import limits
 from skycore.model.delegation_token import decode_delegation, encode_delegation
 from skycore.model.items import (
     Cursor,
@@ -35,6 +40,10 @@ from skycore.model.network import NetworkConstants
 NETWORK = NetworkConstants(ED25519, "vectors")
 SECRET = ED25519.secret(bytes(range(32)))
 PUBLIC = ED25519.public(SECRET)
+ROOT = Path(__file__).parents[3]
+VECTORS = json.loads((ROOT / "tests/vectors/skycore_items.json").read_text())
+DOCUMENT = (ROOT / "docs/protocols/items.md").read_text()
+LIMITS = {n: int(v) for n, v in re.findall(r"^\| ([A-Z_]+) \| (\d+) \|$", DOCUMENT, re.MULTILINE)}
 PACK = msgspec.msgpack.encode
 
 
@@ -62,16 +71,50 @@ def test_signed_bytes_are_as_drawn():
     assert ED25519.verify(PUBLIC, expected, one.sig)
 
 
-def test_golden_item():
-    """A vector for other implementations: seed 00..1f, network "vectors" without authority."""
-    one = item()
-    signed = item_signed_bytes(NETWORK, one)
-    assert PUBLIC.hex() == "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"
-    assert NETWORK.id.hex() == GOLDEN["network"]
-    assert one.target.hex() == GOLDEN["target"]
-    assert item_digest(signed).hex() == GOLDEN["digest"]
-    assert one.sig.hex() == GOLDEN["sig"]
-    assert item_rank(one.seq, signed, one.sig).hex() == GOLDEN["rank"]
+def test_the_published_vectors():
+    """What another implementation would check itself against."""
+    network = NetworkConstants(ED25519, VECTORS["network"])
+    assert network.id.hex() == VECTORS["network_id"]
+    assert PUBLIC.hex() == VECTORS["public"]
+    one, want = item(), VECTORS["item"]
+    signed = item_signed_bytes(network, one)
+    assert (one.seq, one.until, one.kind) == (want["seq"], want["until"], want["kind"])
+    assert signed.hex() == want["signed"]
+    assert one.sig.hex() == want["sig"]
+    assert one.target.hex() == want["target"]
+    assert item_digest(signed).hex() == want["digest"]
+    assert item_rank(one.seq, signed, one.sig).hex() == want["rank"]
+    assert PACK(one).hex() == want["wire"]
+    want = VECTORS["delegation"]
+    token = decode_delegation(want["token"])
+    assert (token.delegate.hex(), token.until) == (want["delegate"], want["until"])
+    assert make_delegation(network, SECRET, token.delegate, token.salt, token.until) == token
+    assert delegation_bytes(network, token).hex() == want["signed"]
+    want = VECTORS["lease"]
+    message = lease_bytes(network, item_digest(signed), want["until"])
+    assert (message.hex(), ED25519.sign(SECRET, message).hex()) == (want["signed"], want["sig"])
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_in_the_document_is_the_one_in_the_code(name):
+    assert getattr(limits, name) == LIMITS[name]
+
+
+def test_the_document_has_a_table_of_limits():
+    assert len(LIMITS) == 8
+
+
+def test_the_documented_settings_are_the_defaults():
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| ", DOCUMENT, re.MULTILINE)
+    gate = GateSettings()
+    documented = {name: int(value) for name, value in rows if hasattr(gate, name)}
+    assert documented == gate.model_dump(exclude={"sweep_interval_s"})
+
+
+def test_the_documented_outcomes_are_the_codes():
+    rows = dict(re.findall(r"^\| (\d+) \| (\w+Error) \| ", DOCUMENT, re.MULTILINE))
+    codes = {str(e.code): e.__name__ for e in (ItemError, *ItemError.__subclasses__())}
+    assert rows == codes
 
 
 def test_delegation_and_lease_bytes_are_as_drawn():
@@ -209,15 +252,3 @@ def test_tokens_go_there_and_back():
 def test_broken_tokens_are_configuration_errors(text):
     with pytest.raises(ConfigError):
         decode_delegation(text)
-
-
-GOLDEN = {
-    "network": "97c7deab9c60a1c52c8eca7dd03c81745da07ec2c83056d9d8cac2844faa4233",
-    "target": "3973c4a17b403d7755e78d4eca872faebcdbe671cabc72cac7803b06be6e9e20",
-    "digest": "4c629fd9fa7354860be3ce5a294cbb9008fd3c3090ce02531a7292c3365bc1d3",
-    "sig": (
-        "56ae81a5d3d33098118726dc48f0a6a0d5181256a5309ad280f898bc6abe8fba"
-        "e00b150c05955a86835c49c584f777db9a8ace5e4df53c793873456e3391df0e"
-    ),
-    "rank": ("000000000000000785e8982a6444e9177fd6805cd72853225c9d5666856205107d6c083c22b0c18e"),
-}
