@@ -111,6 +111,11 @@ class Judge:
         self._suite = network.suite
         self._own = own
         self._namespaces = namespaces
+        self._lifetimes_s = {
+            (namespace.salt, item_class): namespaces.lifetime_s(namespace.salt, item_class)
+            for namespace in namespaces
+            for item_class in ItemClass
+        }
         self._proven: dict[Delegation, None] = {}
         self._proven_before: dict[Delegation, None] = {}
 
@@ -177,7 +182,9 @@ class Judge:
             _check_delegation_life(item.delegation, until, now_s)
 
     def _lifetime_s(self, salt: bytes, item_class: ItemClass) -> int:
-        lifetime_s = self._namespaces.lifetime_s(salt, item_class)
+        lifetime_s = self._lifetimes_s.get((salt, item_class))
+        if lifetime_s is None:
+            lifetime_s = self._namespaces.lifetime_s(salt, item_class)
         if not lifetime_s:
             raise NotAuthorisedError(f"no {item_class.name.lower()} may sign under this salt")
         return lifetime_s

@@ -89,7 +89,8 @@ class Quotas:
             more, bigger = _added(ranked, old)
             items += more
             size += bigger
-            unknown += more * self._is_unknown(ranked)
+            if more and self._is_unknown(ranked):
+                unknown += 1
         limits = self._settings
         return (
             items <= limits.items_max
@@ -110,19 +111,16 @@ class Quotas:
             self._senders.popitem(last=False)
         return allowed
 
-    def is_counted(self, ranked: RankedItem) -> bool:
-        """Tell whether the signer's own usage matters: not for us."""
-        return ranked.item.signer != self._own
-
     def reserve(self, ranked: RankedItem, old: StoredItem | None, used: Usage) -> None:
         """Take a place before storing. Raises `QuotaError`; `used` is the signer's usage."""
         items, size = _added(ranked, old)
-        if self.is_counted(ranked) and (items or size > 0):
+        if ranked.item.signer != self._own and (items or size > 0):
             self._check_signer(ranked, items, size, used)
             self._check_total(ranked, items, size)
         self._items += items
         self._bytes += size
-        self._unknown += items * self._is_unknown(ranked)
+        if items and self._is_unknown(ranked):
+            self._unknown += 1
         on_way = self._on_way.setdefault(ranked.item.signer, [0, 0, 0])
         on_way[0] += items
         on_way[1] += size
@@ -140,7 +138,8 @@ class Quotas:
         if not is_stored:
             self._items -= items
             self._bytes -= size
-            self._unknown -= items * self._is_unknown(ranked)
+            if items and self._is_unknown(ranked):
+                self._unknown -= 1
 
     def _is_unknown(self, ranked: RankedItem) -> bool:
         return self._namespaces.find(ranked.item.salt) is None
@@ -157,7 +156,7 @@ class Quotas:
 
     def _check_total(self, ranked: RankedItem, items: int, size: int) -> None:
         limits = self._settings
-        if items and self._is_unknown(ranked) and self._unknown >= limits.unknown_items_max:
+        if items and self._unknown >= limits.unknown_items_max and self._is_unknown(ranked):
             raise QuotaError(
                 f"this node keeps {limits.unknown_items_max} items of undeclared salts"
             )

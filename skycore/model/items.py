@@ -39,7 +39,8 @@ __all__ = [
 
 _U64 = struct.Struct(">Q")
 _TAIL = struct.Struct(">QBQI")  # seq, kind, until, length of v
-_RANK_TOP = 2**256 - 1
+_INVERTED = bytes(range(255, -1, -1))
+"""2^256-1 - x is x with every bit turned: a table of bytes does it."""
 
 
 class Kind(IntEnum):
@@ -193,8 +194,7 @@ def item_digest(signed: bytes) -> bytes:
 
 def item_rank(seq: int, signed: bytes, sig: bytes) -> bytes:
     """Return seq ‖ (2^256-1 - SHA256(signed bytes ‖ sig)): 40 bytes, compared bytewise."""
-    digest = int.from_bytes(hashlib.sha256(signed + sig).digest(), "big")
-    return _U64.pack(seq) + (_RANK_TOP - digest).to_bytes(32, "big")
+    return _U64.pack(seq) + hashlib.sha256(signed + sig).digest().translate(_INVERTED)
 
 
 def delegation_bytes(network: NetworkConstants, delegation: Delegation) -> bytes:
