@@ -18,7 +18,13 @@ import msgspec
 
 from skycore.contracts.rpc import Progress
 from skycore.control import connect_unix, control_socket_path
-from skycore.errors import RpcError, SkycoreError, StreamError
+from skycore.errors import (
+    AccessDeniedError,
+    RpcError,
+    SkycoreError,
+    StreamError,
+    TooManyRequestsError,
+)
 from skycore.frames import FrameReader
 from skycore.jsonrpc.messages import (
     ErrorCode,
@@ -32,6 +38,8 @@ from skycore.jsonrpc.turns import Sender
 from skycore.model.limits import RPC_FRAME_MAX
 
 __all__ = ["Client", "connect_control"]
+
+LAST_WORDS_S = 1.0
 
 
 class _Waiting:
@@ -91,7 +99,10 @@ class Client:
         waiting = self._waiting[number] = _Waiting(progress)
         try:
             self._check()
-            await self._sender.send(request)
+            try:
+                await self._sender.send(request)
+            except StreamError as lost:
+                await self._last_words(waiting, lost)
             while waiting.answer is None:
                 if not self._reading:
                     await self._read_one()
@@ -103,6 +114,22 @@ class Client:
             if not self._reading:
                 self._let_another_read()
         return _result(waiting.answer)
+
+    async def _last_words(self, waiting: _Waiting, lost: StreamError) -> None:
+        """Hear why the node closed the stream on us, if it said so; else raise that it is lost.
+
+        A node that refuses a caller does not read a large call to its end.
+        """
+        try:
+            with anyio.move_on_after(LAST_WORDS_S):
+                while waiting.answer is None and not self._reading:
+                    await self._read_one()
+        except (AccessDeniedError, TooManyRequestsError, RpcError) as said:
+            raise said from lost
+        except SkycoreError:
+            pass
+        if waiting.answer is None:
+            raise lost
 
     def _check(self) -> None:
         if self._broken is not None:

@@ -155,6 +155,10 @@ class RpcServer:
         try:
             with anyio.move_on_after(wait_s):
                 await stream.send(error_frame(call_id, error, private=True))
+                # Close only once the caller has read it: a reset would overtake our answer.
+                unread = RPC_FRAME_MAX
+                while unread > 0 and (data := await stream.receive()):
+                    unread -= len(data)
         except TransportError:
             pass
         finally:

@@ -196,6 +196,28 @@ async def test_nothing_follows_a_call_that_was_sent_in_part(settle):
         await client.call("m")
 
 
+@pytest.mark.parametrize("call_id", [None, 1])
+async def test_why_a_node_closed_on_a_large_call_is_heard(settle, call_id):
+    client, far = pair()
+    far._size = 2 * 1024 * 1024  # the node reads no more: our send waits
+    failed = []
+
+    async def call():
+        try:
+            await client.call("m")
+        except SkycoreError as why:
+            failed.append(type(why))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await settle()
+        await answer(far, id=call_id, error={"code": -32001, "message": "not authorised"})
+        far.fail("closed")
+        client._stream._broken = "reset"
+        client._stream._wake()
+    assert failed == [AccessDeniedError]
+
+
 async def test_a_closed_client_says_so():
     client, _far = pair()
     await client.aclose()

@@ -98,11 +98,11 @@ class Starting:
 class Peer:
     """A node, as far as RPC goes."""
 
-    def __init__(self, name, exchange):
+    def __init__(self, name, exchange, streams):
         self.identity = identity(name)
         self.exchange = exchange
         self.key = self.identity.public
-        self.streams = MemoryStreams(exchange, self.key)
+        self.streams = streams or MemoryStreams(exchange, self.key)
         self.methods = Methods()
         self.clock = FakeClock()
 
@@ -118,8 +118,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(exchange, name, *, lifecycle=None, settings=None, **levels):
-    it = Peer(name, exchange)
+async def peer(exchange, name, *, streams=None, lifecycle=None, settings=None, **levels):
+    it = Peer(name, exchange, streams)
     settings = settings or VisorRpcSettings()
     it.policy = Listed(**levels)
     it.lifecycle = lifecycle or Starting()
