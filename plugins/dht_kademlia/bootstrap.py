@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 TABLE_FILE: Final = "routing_table.msgpack"
 SAVED_MAX: Final = 256
 CHECKS_MAX: Final = 32
-REFRESHES_MAX: Final = 8
+REFRESHES_MAX: Final = 4
 
 
 def load_table(files: Files, key_bytes: int) -> tuple[Contact, ...]:
@@ -67,8 +67,9 @@ async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
     if not len(node.table):
         return False
     await node.find_nodes(node.table.own_id)
+    for bucket in node.table.stale(0.0):  # never looked into: as the paper has it, when joining
+        await _refresh(node, bucket)
     if first:
-        await _spread(node)
         log.info("bootstrapped peers=%d", len(node.table))
     return True
 
@@ -78,13 +79,6 @@ async def _probe(node: Kademlia, contact: Contact) -> None:
         await node.ping(contact)
     except (TransportError, ProtocolError) as failed:
         log.debug("no answer peer=%s error=%r", short(contact.public), str(failed))
-
-
-async def _spread(node: Kademlia) -> None:
-    """Look into the buckets farther away than the nearest neighbour, as the paper has it."""
-    nearest = min((node.table.bucket_of(e.contact.public) for e in node.table), default=ID_BITS)
-    for bucket in list(range(max(nearest, ID_BITS - REFRESHES_MAX), ID_BITS)):
-        await _refresh(node, bucket)
 
 
 async def _refresh(node: Kademlia, bucket: int) -> None:

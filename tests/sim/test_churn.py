@@ -78,12 +78,19 @@ class World:
             return
         then(other.serve(caller, method, argument))
 
-    def spawn(self, seed_of=None):
+    def spawn(self, *seeds):
         node = Node(self, self.dice.randbytes(32))
         self.nodes[node.public] = node
         self.order.append(node)
-        node.start(seed_of)
+        node.start(seeds)
         return node
+
+    def settled(self):
+        """Return a node that has been up for ten seconds."""
+        while True:
+            node = self.dice.choice(self.order)
+            if node.born_s <= self.now - 10.0:
+                return node
 
     def kill(self, node):
         node.alive = False
@@ -101,6 +108,7 @@ class Node:
         self.store = {}
         self.seeds = ()
         self.entered_s = float("-inf")
+        self.born_s = world.now
 
     # --- server ---
 
@@ -212,8 +220,8 @@ class Node:
 
     # --- timers ---
 
-    def start(self, seed_of):
-        self.seeds = (seed_of,) if seed_of else ()
+    def start(self, seeds):
+        self.seeds = seeds
         self.world.at(0.0, self.enter)
         self.world.at(CHECK_S * self.world.dice.uniform(0.5, 1.5), self.check)
 
@@ -232,7 +240,15 @@ class Node:
 
     def entered(self, answer):
         if answer is not None:
-            self.look(self.table.own_id, lambda lookup: None)
+            self.look(self.table.own_id, self.spread)
+
+    def spread(self, lookup=None):
+        """Look once into every bucket that nobody looked into: joining, as the paper has it."""
+        for bucket in self.table.stale(0.0)[:1]:
+            self.look(self.target_in(bucket), self.spread, settle=SETTLE)
+
+    def target_in(self, bucket):
+        return self.table.target_in(bucket, self.world.dice.getrandbits(256))
 
     def check(self):
         if not self.alive:
@@ -242,8 +258,7 @@ class Node:
         for entry in self.table.unseen(world.now - 2 * CHECK_S, 32):
             self.ask(entry.contact, "ping", None, lambda answer: None)
         for bucket in self.table.stale(world.now - 300.0)[:1]:
-            noise = world.dice.getrandbits(256)
-            self.look(self.table.target_in(bucket, noise), lambda lookup: None, settle=SETTLE)
+            self.look(self.target_in(bucket), lambda lookup: None, settle=SETTLE)
 
 
 def grown(seed, count, loss=0.0):
@@ -260,23 +275,31 @@ def churned(seed, count, minutes, gets, share=0.2, loss=0.05):
     """Run W-churn; return (found, asked, lookups that reached a bound, the world)."""
     world = grown(seed, count, loss)
     dice = world.dice
-    end = world.now + 60.0 * minutes
     targets = [dice.randbytes(32) for _ in range(200)]
 
     def republish(target, seq):
-        dice.choice(world.order).put(target, seq)
+        """Publish, and do so again at once where the report is bad or never came."""
+        told = []
+        dice.choice(world.order).put(target, seq, told.append)
+        world.at(12.0, check, target, seq, told)
         world.at(REPUBLISH_S, republish, target, seq + 1)
+
+    def check(target, seq, told):
+        if not told or sum(r.code == 0 for r in told[0]) < K // 2:
+            again = []
+            dice.choice(world.order).put(target, seq, again.append)
+            world.at(12.0, check, target, seq, again)
 
     def replace():
         world.kill(dice.choice(world.order))
-        world.spawn(lambda: dice.choice(world.order).contact)
+        world.spawn(*[lambda: dice.choice(world.order).contact] * 3)
         world.at(60.0 / (share * count), replace)
 
     results = []
 
     def read():
         asked_s = world.now
-        dice.choice(world.order).look(
+        world.settled().look(
             int.from_bytes(dice.choice(targets), "big"),
             lambda lookup: results.append((lookup.outcome, world.now - asked_s)),
             method="get",
@@ -285,10 +308,10 @@ def churned(seed, count, minutes, gets, share=0.2, loss=0.05):
 
     for index, target in enumerate(targets):
         world.at(index * 0.01, republish, target, 1)
-    world.run(world.now + 10.0)
+    world.run(world.now + 30.0)
     replace()
     read()
-    world.run(end)
+    world.run(world.now + 60.0 * minutes)
     return results, world
 
 

@@ -6,7 +6,9 @@ SLOW_S and its hope after PATIENCE_S, a failed one leaves the shortlist (O18). E
 was verified by the caller before it is compared here (C5).
 
 When a get is over early (the read quorum). READ_QUORUM nodes hold exactly the best verified value,
-and no node gave anything else: no older value, no junk. One that disagrees makes the lookup ask all
+the nearest READ_QUORUM known have answered (else those just outside the k closest, who keep what
+was once their share, would agree on old news), and no node gave an older value or junk. One that
+disagrees makes the lookup ask all
 of the k closest. Nodes that hold nothing neither agree nor disagree: newcomers are empty. So three
 nodes nearest to the question that all missed the news (or replay an old item together) can hide it
 from a quick read; a strict one (quorum k) asks all of the k closest always (D10).
@@ -21,6 +23,7 @@ from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from itertools import islice
 from typing import Final
 
 from dht_kademlia.core.contacts import clean_contact, id_of
@@ -145,8 +148,14 @@ class Lookup:
         waiting = sum(c.state is _State.ASKED for c in self._open)
         free = self._alpha - waiting
         if self._wants_value and self.best and not self._disputed:
-            free = min(free, self._quorum - self._agreeing - waiting)
+            nearest = sum(c.state is _State.FRESH for c in self._nearest())
+            free = min(free, max(self._quorum - self._agreeing - waiting, nearest))
         return free
+
+    def _nearest(self) -> list[Candidate]:
+        """Return the candidates without whose word a get is not over early."""
+        window = (c for c in self._window() if c.state is not _State.SLOW)
+        return list(islice(window, self._quorum))
 
     def tick(self, now: float) -> None:
         """Let time pass: slow ones free their slots, hopeless ones are given up."""
@@ -248,7 +257,8 @@ class Lookup:
         if now >= self._deadline:
             self.exhausted = True
             return True
-        if self._wants_value and self._agreeing >= self._quorum and not self._disputed:
+        agreed = self._wants_value and self._agreeing >= self._quorum and not self._disputed
+        if agreed and all(c.state is _State.ANSWERED for c in self._nearest()):
             return True
         window = self._window()
         needed = window

@@ -45,7 +45,6 @@ class _Bucket:
     """Longest unseen first."""
     waiting: dict[bytes, Entry] = field(default_factory=dict)
     """The replacement cache, newest last."""
-    refreshed_s: float = 0.0
 
 
 class RoutingTable:
@@ -56,6 +55,7 @@ class RoutingTable:
         self._own = own
         self._k = k
         self._buckets: dict[int, _Bucket] = {}
+        self._refreshed: dict[int, float] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class RoutingTable:
         if public == self._own:
             return None
         index = self.bucket_of(public)
-        bucket = self._buckets.setdefault(index, _Bucket(refreshed_s=now))
+        bucket = self._buckets.setdefault(index, _Bucket())
         entry = bucket.entries.pop(public, None)
         if entry is not None:
             self._touch(entry, addresses, now, mode)
@@ -200,13 +200,17 @@ class RoutingTable:
 
     def refreshed(self, target: int, now: float) -> None:
         """Note a lookup near a target, which refreshes that bucket."""
-        bucket = self._buckets.get((target ^ self.own_id).bit_length() - 1)
-        if bucket is not None:
-            bucket.refreshed_s = now
+        self._refreshed[(target ^ self.own_id).bit_length() - 1] = now
 
     def stale(self, before_s: float) -> list[int]:
-        """Return the buckets without a lookup since a moment; those near this node first."""
-        return [i for i in sorted(self._buckets) if self._buckets[i].refreshed_s < before_s]
+        """Return the buckets without a lookup since a moment, never asked ones first.
+
+        From the nearest neighbour's bucket outwards, empty ones too: one that is empty by mistake
+        hides a whole region of the network from everybody who asks here.
+        """
+        nearest = min(self._buckets, default=ID_BITS)
+        looked = [(self._refreshed.get(i, -1.0), i) for i in range(nearest, ID_BITS)]
+        return [i for at, i in sorted(looked) if at < before_s]
 
     def target_in(self, bucket: int, noise: int) -> int:
         """Return an id that falls into a bucket; `noise` (256 random bits) picks which."""

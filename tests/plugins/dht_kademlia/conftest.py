@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import asynccontextmanager
 
 import anyio
@@ -24,6 +25,13 @@ from skycore.testing.loop import simulate
 from skycore.testing.streams import MemoryExchange, MemoryStreams, MemoryTransports
 
 START_NS = 1_800_000_000 * 10**9
+
+
+@functools.cache
+def hellos():
+    """Return the addresses of n0 … n209."""
+    contacts = [Network.contact_of(f"n{i}") for i in range(210)]
+    return {c.public: c.addresses for c in contacts}
 
 
 class LoopClock:
@@ -74,9 +82,7 @@ class Network:
         items = items or DictItems(TEST_NETWORK, self.clock, name=name)
         transports = transports or MemoryTransports()
         # every caller's listening address is known from its Hello
-        transports.addresses.known.update(
-            {identity(f"n{i}").public: self.contact_of(f"n{i}").addresses for i in range(210)}
-        )
+        transports.addresses.known.update(hellos())
         self.exchange.down.discard(me.public)
         async with (
             open_kademlia(

@@ -118,9 +118,11 @@ def test_stale_buckets_are_those_without_a_lookup():
     own, peer = keys(3, 2)
     table = RoutingTable(own)
     table.seen(peer, HERE, 0.0)
-    assert table.stale(10.0) == [table.bucket_of(peer)]
+    every = list(range(table.bucket_of(peer), ID_BITS))
+    assert table.stale(10.0) == every  # empty ones too: they may be empty by mistake
     table.refreshed(id_of(peer), 11.0)
-    assert table.stale(11.0) == []
+    assert table.stale(11.0) == every[1:]
+    assert table.stale(12.0) == [*every[1:], every[0]]
 
 
 def test_d24_contacts_that_nobody_should_dial():
