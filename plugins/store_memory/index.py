@@ -76,7 +76,7 @@ class Shelf:
 
     def between(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, int]]:
         """Yield slots with low ≤ target ≤ high, by target and class."""
-        first, last = low[0] << 4 | low[1] >> 4, high[0] << 4 | high[1] >> 4
+        first, last = (int.from_bytes(end[:2].ljust(2, b"\0"), "big") >> 4 for end in (low, high))
         for number in sorted(n for n in self._cells if first <= n <= last):
             for key in sorted(self._cells[number]):
                 if low <= key[0] <= high:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from store_sqlite.database import Database
 from store_sqlite.reader import chunks
+from store_sqlite.rows import split_refs
 from store_sqlite.schema import marks
 
 __all__ = ["BLOCK_GRACE_S", "BlockTable"]
@@ -49,6 +50,16 @@ class BlockTable:
         self._db.many(
             "UPDATE blocks SET heads = heads - 1, idle_since = ? WHERE hash = ?",
             [(now_s, name) for name in names],
+        )
+
+    def recount(self) -> None:
+        """Count heads anew from what the items say."""
+        heads: Counter[bytes] = Counter()
+        for (refs,) in self._db.stream("SELECT refs FROM items WHERE refs IS NOT NULL", ()):
+            heads.update(split_refs(refs))
+        self._db.execute("UPDATE blocks SET heads = 0, idle_since = NULL")
+        self._db.many(
+            "UPDATE blocks SET heads = ? WHERE hash = ?", [(n, name) for name, n in heads.items()]
         )
 
     def sweep(self, now_s: int) -> None:

@@ -26,7 +26,7 @@ from skycore.model.prints import Prints
 from store_sqlite.database import Database
 from store_sqlite.reader import Reader
 from store_sqlite.settings import SqliteStoreSettings
-from store_sqlite.writer import Writer
+from store_sqlite.writer import SWEEP_ROWS, Writer
 
 __all__ = ["SqliteStore", "open_sqlite_store"]
 
@@ -171,8 +171,13 @@ class SqliteStore:
         return await self._write(lambda: self._writer.drop(keys))
 
     async def sweep(self, now_s: int) -> int:
-        """Drop what has ended."""
-        return await self._write(lambda: self._writer.sweep(now_s))
+        """Drop what has ended, in portions: a large one must not keep readers waiting."""
+        count = 0
+        while True:
+            dropped = await self._write(lambda: self._writer.sweep(now_s))
+            count += dropped
+            if dropped < SWEEP_ROWS:
+                return count
 
 
 @asynccontextmanager

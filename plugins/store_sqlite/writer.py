@@ -14,10 +14,11 @@ from store_sqlite.reader import chunks
 from store_sqlite.rows import Slot, new_row, seal_lease, split_refs
 from store_sqlite.schema import COLUMNS, INTEGER_MAX, SLOT_COLUMNS, marks
 
-__all__ = ["Writer"]
+__all__ = ["SWEEP_ROWS", "Writer"]
 
 Key = tuple[bytes, int]
-_SWEEP_ROWS = 5_000
+SWEEP_ROWS = 2_000
+"""Slots dropped in one transaction: other calls come in between."""
 _WRITTEN = (
     "target, class, rank, digest, signer, subject, salt, seq, kind, until, bytes, stored_ns,"
     " item_position, position, sender, lease, item, refs"
@@ -158,15 +159,13 @@ class Writer:
         return len(found)
 
     def sweep(self, now_s: int) -> int:
-        """Drop what has ended, inside a transaction."""
-        count = 0
-        statement = f"SELECT {SLOT_COLUMNS} FROM items WHERE until < ? LIMIT {_SWEEP_ROWS}"
-        while ended := [Slot(*row) for row in self._db.rows(statement, (now_s,))]:
-            self._remove(ended, now_s)
-            count += len(ended)
+        """Drop what has ended, SWEEP_ROWS at most, inside a transaction."""
+        statement = f"SELECT {SLOT_COLUMNS} FROM items WHERE until < ? LIMIT {SWEEP_ROWS}"
+        ended = [Slot(*row) for row in self._db.rows(statement, (now_s,))]
+        self._remove(ended, now_s)
         self._moved_to(self.position)
         self._blocks.sweep(now_s)
-        return count
+        return len(ended)
 
     def drop_damaged(self, ids: Sequence[int]) -> None:
         """Forget rows that cannot be read, and count everything anew: their columns may lie."""
@@ -177,6 +176,11 @@ class Writer:
                 f"INSERT INTO {table} (name, items, bytes)"
                 f" SELECT {column}, count(*), sum(bytes) FROM items GROUP BY {column}"
             )
+        self._db.execute(
+            "DELETE FROM history WHERE NOT EXISTS (SELECT 1 FROM items"
+            " WHERE items.target = history.target AND items.class = history.class)"
+        )
+        self._blocks.recount()
         self._prints.forget()
 
     def _remove(self, slots: Sequence[Slot], now_s: int | None) -> None:

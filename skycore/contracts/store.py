@@ -194,7 +194,8 @@ class ItemStore(Protocol):
         """Drop the slots whose `until` < now_s, and blocks unreferenced for 120 s; count slots.
 
         The 120 s begin at the admission of the head that replaced the last one to refer to a
-        block, or at the first sweep that finds it unreferenced.
+        block, or at the first sweep that finds it unreferenced. A store may do it in portions, each
+        a transaction of its own.
         """
         ...
 

@@ -40,7 +40,7 @@ def range_print(rows: Iterable[Row]) -> tuple[int, int]:
 
 
 def _cell(target: bytes) -> int:
-    return target[0] << 4 | target[1] >> 4
+    return int.from_bytes(target[:2].ljust(2, b"\0"), "big") >> 4
 
 
 def _cell_bounds(cell: int) -> tuple[bytes, bytes]:
@@ -92,10 +92,7 @@ class Prints:
         high: bytes,
         read: Callable[[bytes, bytes], Iterable[Row]],
     ) -> tuple[int, int]:
-        """Return count and sum over low ≤ target ≤ high; `read` yields the rows of a range.
-
-        Targets have 32 bytes.
-        """
+        """Return count and sum over low ≤ target ≤ high; `read` yields the rows of a range."""
         if low > high:
             return 0, 0
         first, last = _cell(low), _cell(high)

@@ -318,6 +318,18 @@ class StoreContract(HousekeepingContract):
             assert [(s.target, s.item_class) for s in part] == keys[10:15]
             assert len(await store.listing(None, low, high, 99)) == 12
             assert await store.listing(None, high, low, 99) == []
+            assert await store.listing(None, b"", b"", 99) == []
+            assert len(await store.listing(None, b"", b"\xff" * 33, 99)) == 80
+            odd = [
+                (b"", b""),
+                (high, low),
+                (b"", b"\xff" * 33),
+                (low, low + b"\0"),
+                (b"", high[:1]),
+            ]
+            counts = [p.items for p in await store.fingerprints(None, odd)]
+            expected = [sum(a <= key[0] <= b for key in keys) for a, b in odd]
+            assert counts == expected
 
     # --- everything at once ---------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from skycore.testing.contracts.store_model import START_S, lease_for, ranked
 from skycore.testing.fakes import InlineWorkers, MemoryFiles, SeededEntropy
 from store_sqlite.service import open_sqlite_store
 from store_sqlite.settings import SqliteStoreSettings
+from store_sqlite.writer import SWEEP_ROWS
 
 _STEP = 5
 
@@ -121,6 +122,20 @@ async def test_q11_there_is_one_connection(monkeypatch):
         await store.put_many([ranked()])
         await store.usage()
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("count", [SWEEP_ROWS - 1, SWEEP_ROWS, SWEEP_ROWS + 1])
+async def test_a_large_sweep_lets_others_in_between(count):
+    async with opened() as store:
+        await filled(store, count)
+        meter = Meter(store)
+        assert await store.sweep(START_S + 301) == count
+        assert await store.usage() == {}
+        await filled(store, count)
+        statements, _, _ = await meter.of(store.sweep(START_S + 301))
+        portions = count // SWEEP_ROWS + 1
+        assert statements >= 5 * portions
+        assert (await store.fingerprints(None, [(bytes(32), b"\xff" * 32)]))[0].items == 0
 
 
 @pytest.mark.parametrize("versions", [0, 1, 100])

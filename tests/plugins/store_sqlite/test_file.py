@@ -43,7 +43,7 @@ def opened(folder, seed=0, **settings):
     )
 
 
-ITEMS = [ranked(b"s%d" % i, salt=b"ab"[i % 2 :][:1], v=b"v" * (i * 7 % 900)) for i in range(250)]
+ITEMS = [ranked(b"s%d" % i, salt=b"ab"[i % 2 :][:1], v=b"v" * (i * 7 % 900)) for i in range(150)]
 BLOCK = b"block" * 100
 HEAD = ranked(b"head", refs=[hashlib.sha256(BLOCK).digest()])
 
@@ -136,6 +136,26 @@ async def test_q05_a_flipped_bit_in_a_value_is_never_served(tmp_path, caplog):
                 assert "checksum" in caplog.text
                 [outcome] = await store.put_many([gone])
                 assert outcome.code == 0, "it may come again"
+
+
+async def test_q05_a_damaged_head_lets_go_of_its_blocks_and_history(tmp_path):
+    heads = [ranked(n, seq=2, refs=HEAD.refs, v=b"head of " + n * 50) for n in (b"a", b"b")]
+    async with opened(tmp_path) as store:
+        await store.put_many([ranked(b"a"), ranked(b"b")])
+        await store.put_many(heads, {HEAD.refs[0]: BLOCK})
+    damaged = bytearray((tmp_path / "items.db").read_bytes())
+    damaged[damaged.index(b"head of a") + 20] ^= 1
+    (tmp_path / "items.db").write_bytes(damaged)
+    async with opened(tmp_path) as store:
+        assert [s.item.subject for s in await read_all(store)] == [b"b"]
+        assert await store.history(heads[0].target, 9) == []
+        assert len(await store.history(heads[1].target, 9)) == 1
+        await store.sweep(START_S)
+        await store.sweep(START_S + 200)
+        assert await store.blocks(HEAD.refs) == [BLOCK], "b stands on it"
+        assert await store.sweep(START_S + 301) == 1
+        await store.sweep(START_S + 500)
+        assert await store.blocks(HEAD.refs) == [None]
 
 
 @pytest.mark.parametrize("kind", ["truncated", "garbage", "short", "zeros", "text", "WAL only"])
