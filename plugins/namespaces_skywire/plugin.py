@@ -10,6 +10,8 @@ from skycore import hookimpl
 if TYPE_CHECKING:
     from skycore.contracts.namespace import Namespace
 
+__all__ = ["skycore_namespaces"]
+
 
 @hookimpl
 def skycore_namespaces() -> Sequence[Namespace]:

@@ -22,6 +22,8 @@ from skycore.model.items import Kind, Lease, MutableItem, RankedItem, StoredItem
 
 __all__ = ["Candidate", "Prover", "outcome_name"]
 
+TEXT_MAX = 300
+"""A schema's words may quote what a stranger wrote."""
 INLINE_ITEMS_MAX = 64
 SLICE_ITEMS = 128
 THREADS_AT_ONCE = 2
@@ -59,7 +61,7 @@ class Candidate:
 
     def refuse(self, error: ItemError) -> None:
         """Decide it: no. The outcome says why, and what is there instead."""
-        self.outcome = PutOutcome(error.code, seq_of(self.old), text=str(error))
+        self.outcome = PutOutcome(error.code, seq_of(self.old), text=str(error)[:TEXT_MAX])
 
 
 def seq_of(stored: StoredItem | None) -> int:

@@ -58,6 +58,16 @@ async def test_c15_o14_d18_each_item_gets_its_own_true_outcome(house):
     assert house.gate.counters["SeqTooLowError"] == 1
 
 
+async def test_a_refusal_does_not_repeat_what_a_stranger_wrote_at_length(open_house):
+    from namespaces_skywire.declarations import DMSG
+
+    async with open_house(namespaces=[DMSG]) as house:
+        v = msgspec.msgpack.encode((1, {"static": "ab", "x\n" * 20_000: 1}))
+        (outcome,) = await house.outcomes(house.item(salt=b"dmsg", v=v))
+        assert outcome.code == SCHEMA
+        assert len(outcome.text) <= 300
+
+
 async def test_a_batch_costs_a_store_few_calls(house):
     await house.put(*(house.item(f"k{n}") for n in range(300)))
     assert house.store.calls == ["get", "signer_usage", "put_many"]
