@@ -266,6 +266,7 @@ class Kademlia:
             lookup.answered(
                 contact.public,
                 reply.contacts,
+                now=self.clock.now(),
                 teller_is_global=self.is_global(contact.public),
             )
 

@@ -74,6 +74,7 @@ class _Read:
         self.lookup.answered(
             contact.public,
             reply.contacts,
+            now=self._node.clock.now(),
             rank=rank,
             junk=junk,
             teller_is_global=self._node.is_global(contact.public),

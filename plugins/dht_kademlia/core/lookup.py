@@ -1,9 +1,9 @@
 """The iterative lookup as a pure state machine: whom to ask next, what was found, when it is over.
 
 Why a machine: the same code runs over encrypted streams and on a heap of timed events with a
-thousand nodes. It never waits for all of its alpha questions: a slow peer gives up its slot after
-SLOW_S and its hope after PATIENCE_S, a failed one leaves the shortlist (O18). Every value handed in
-was verified by the caller before it is compared here (C5).
+thousand nodes. It never waits for all of its alpha questions: a slow peer (three times as long as
+the last answer took, 0.1 to 0.5 s) gives up its slot, after PATIENCE_S its hope; a failed one leaves
+the shortlist (O18). Every value handed in was verified by the caller before it is compared (C5).
 
 When a get is over early (the read quorum). READ_QUORUM nodes hold exactly the best verified value,
 the nearest READ_QUORUM known have answered (else those just outside the k closest, who keep what
@@ -47,6 +47,8 @@ CALLS_MAX: Final = 120
 DEADLINE_S: Final = 10.0
 SHORTLIST_MAX: Final = 6 * K
 SLOW_S: Final = 0.5
+SLOW_MIN_S: Final = 0.1
+SLOW_FACTOR: Final = 3.0
 PATIENCE_S: Final = 3.0
 READ_QUORUM: Final = 3
 
@@ -116,6 +118,7 @@ class Lookup:
         self._deadline = now + DEADLINE_S
         self._agreeing = 0
         self._disputed = False
+        self._slow_s = SLOW_S
         self._open: list[Candidate] = []
         self._list: list[Candidate] = []
         self._by_key: dict[bytes, Candidate] = {}
@@ -164,13 +167,14 @@ class Lookup:
             if waited >= PATIENCE_S:
                 candidate.state = _State.FAILED
                 self._open.remove(candidate)
-            elif waited >= SLOW_S:
+            elif waited >= self._slow_s:
                 candidate.state = _State.SLOW
 
     def wake_s(self) -> float:
         """Return when `tick` has something to do next."""
         waits = [
-            c.asked_s + (SLOW_S if c.state is _State.ASKED else PATIENCE_S) for c in self._open
+            c.asked_s + (self._slow_s if c.state is _State.ASKED else PATIENCE_S)
+            for c in self._open
         ]
         return min([self._deadline, *waits])
 
@@ -179,6 +183,7 @@ class Lookup:
         public: bytes,
         contacts: Sequence[Contact],
         *,
+        now: float,
         rank: bytes = b"",
         junk: bool = False,
         teller_is_global: bool = False,
@@ -188,6 +193,8 @@ class Lookup:
         if candidate is None:
             return
         self._close(candidate, _State.ANSWERED)
+        usual_s = SLOW_FACTOR * (now - candidate.asked_s)
+        self._slow_s = min(SLOW_S, max(SLOW_MIN_S, usual_s))
         if junk:
             self._disputed = True
         if rank:

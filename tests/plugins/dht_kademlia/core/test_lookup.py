@@ -44,7 +44,7 @@ def run(lookup, knows, *, dead=(), ranks=None, junk=(), now=0.0, dice=None):
             lookup.failed(key)
             continue
         rank = ranks.get(key, b"")
-        lookup.answered(key, [contact(k) for k in knows(key)], rank=rank, junk=key in junk)
+        lookup.answered(key, [contact(k) for k in knows(key)], now=now, rank=rank, junk=key in junk)
 
 
 def world(seed, count):
