@@ -1,0 +1,90 @@
+"""Transports by hand: added, listed, brought back after losses and restarts, removed for good."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from skycore.contracts.rpc import Caller, Rpc
+from skycore.contracts.transport import Transports
+from skycore.errors import SkycoreError
+
+
+async def call(node, method, **params):
+    return await node.get(Rpc).call(Caller(), method, params)
+
+
+def linked(node, other):
+    link = node.get(Transports).find(other.public)
+    return link is not None and link.label == "user"
+
+
+@pytest.fixture
+async def two(world):
+    """Two visors that know nothing of each other, and where the second listens."""
+    alice, bob = await world.spawn("visor", n=2, settings={"dht_kademlia": {"bootstrap": []}})
+    where = bob.contact.partition("@")[2]
+    return alice, bob, where
+
+
+async def test_added_listed_and_removed(world, two):
+    alice, bob, where = two
+    row = await call(alice, "tp.add", remote=bob.public.hex(), address=where)
+    assert (row["remote"], row["label"], row["type"]) == (bob.public.hex(), "user", "stcpr")
+    assert [r["id"] for r in await call(alice, "tp.ls")] == [row["id"]]
+    removed = await call(alice, "tp.rm", transport=row["id"])
+    assert removed == {"closed": [row["id"]], "forgotten": True}
+    await anyio.sleep(60)
+    assert await call(alice, "tp.ls") == []
+    with pytest.raises(SkycoreError, match="no transport"):
+        await call(alice, "tp.rm", transport=row["id"])
+
+
+async def test_a_lost_one_is_brought_back(world, two):
+    alice, bob, where = two
+    await call(alice, "tp.add", remote=bob.public.hex(), address=where)
+    await world.kill(bob)
+    await world.until(lambda: not linked(alice, bob), limit_s=120)
+    await world.start(bob)
+    await world.until(lambda: linked(alice, bob), limit_s=120)
+
+
+async def test_it_survives_a_restart(world, two):
+    alice, bob, where = two
+    await call(alice, "tp.add", remote=bob.public.hex(), address=where)
+    await world.restart(alice)
+    await world.until(lambda: linked(alice, bob), limit_s=120)
+    assert (await call(alice, "tp.rm", transport=bob.public.hex()))["forgotten"]
+    await world.restart(alice)
+    await anyio.sleep(60)
+    assert not linked(alice, bob)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"remote": "zz"},
+        {"remote": "00" * 32},
+        {"remote": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"},
+        {
+            "remote": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+            "address": "nowhere",
+        },
+    ],
+)
+async def test_what_cannot_be_dialled_is_refused_and_not_kept(world, two, params):
+    alice, _, _ = two
+    with pytest.raises(SkycoreError):
+        await call(alice, "tp.add", **params)
+    await world.restart(alice)
+    assert await call(alice, "tp.ls") == []
+
+
+async def test_the_list_is_bounded(world):
+    settings = {"visor_transports": {"kept_max": 1}, "dht_kademlia": {"bootstrap": []}}
+    (alice,) = await world.spawn("visor", n=1, settings=settings)
+    bob, carol = await world.spawn("visor", n=2, settings={"dht_kademlia": {"bootstrap": []}})
+    await call(alice, "tp.add", remote=bob.public.hex(), address=bob.contact.partition("@")[2])
+    with pytest.raises(SkycoreError, match="kept already"):
+        await call(alice, "tp.add", remote=carol.public.hex(),
+                   address=carol.contact.partition("@")[2])  # fmt: skip
