@@ -9,6 +9,12 @@ from skycore import hookimpl
 __all__: list[str] = []
 
 
+def _factories() -> Any:
+    from dht_kademlia import service
+
+    return service
+
+
 @hookimpl
 def skycore_settings() -> Any:
     from dht_kademlia.settings import KademliaSettings
@@ -27,31 +33,24 @@ def skycore_services() -> Any:
 
 @hookimpl
 def skycore_dht() -> Any:
-    from dht_kademlia.service import open_dht
-
-    return [open_dht]
+    return [_factories().open_dht]
 
 
 @hookimpl
 def skycore_mirrors() -> Any:
-    from dht_kademlia.service import open_dht_mirror
-
-    return [open_dht_mirror]
+    return [_factories().open_dht_mirror]
 
 
 @hookimpl
 def skycore_rpc_methods() -> Any:
     from dht_kademlia.batch import open_dht_batch_rpc
-    from dht_kademlia.service import open_dht_rpc
 
-    return [open_dht_rpc, open_dht_batch_rpc]
+    return [_factories().open_dht_rpc, open_dht_batch_rpc]
 
 
 @hookimpl
 def skycore_status() -> Any:
-    from dht_kademlia.service import open_dht_status
-
-    return [open_dht_status]
+    return [_factories().open_dht_status]
 
 
 @hookimpl
