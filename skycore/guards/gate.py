@@ -201,9 +201,11 @@ class Gate:
     async def _admit_chunk(
         self, chunk: Sequence[Candidate], sender: bytes, blocks: Mapping[bytes, bytes] | None
     ) -> None:
-        now_ns = self._clock.wall_ns()
+        now_ns, now = self._clock.wall_ns(), self._clock.now()
+        size = sum(len(candidate.item.v) for candidate in chunk) + ITEM_OVERHEAD * len(chunk)
+        is_paid = self._quotas.take(sender, size, now)  # else as far as it goes, one by one
         for candidate in chunk:
-            self._look(candidate, sender, now_ns)
+            self._look(candidate, now_ns, None if is_paid else sender)
         await self._recognise([c for c in chunk if c.is_open])
         await self._prover.prove([c for c in chunk if c.is_open], sender, now_ns)
         await self._store_proven([c for c in chunk if c.is_open and c.ranked], blocks)
@@ -212,14 +214,17 @@ class Gate:
                 candidate.outcome = PutOutcome(Outcome.HELD, seq_of(candidate.old))
         await self._apply_leases([c for c in chunk if c.outcome and c.outcome.accepted], now_ns)
 
-    def _look(self, candidate: Candidate, sender: bytes, now_ns: int) -> None:
-        size = len(candidate.item.v) + ITEM_OVERHEAD
+    def _look(self, candidate: Candidate, now_ns: int, payer: bytes | None) -> None:
         try:
-            if not self._quotas.take(sender, size, self._clock.now()):
-                raise QuotaError("this sender has handed in all that one minute allows")
+            if payer is not None:
+                self._charge(payer, len(candidate.item.v) + ITEM_OVERHEAD)
             candidate.claim = self._judge.look(candidate.item, candidate.lease, now_ns)
         except ItemError as error:
             candidate.refuse(error)
+
+    def _charge(self, sender: bytes, size: int) -> None:
+        if not self._quotas.take(sender, size, self._clock.now()):
+            raise QuotaError("this sender has handed in all that one minute allows")
 
     async def _recognise(self, chunk: Sequence[Candidate]) -> None:
         """Set apart what is held already, and what is older than that, before any costly check."""
@@ -322,8 +327,7 @@ class Gate:
         old = slots.get((lease.target, lease.item_class))
         candidate = Candidate(old.item if old else _NOTHING, None, lease)
         try:
-            if not self._quotas.take(sender, LEASE_BYTES, self._clock.now()):
-                raise QuotaError("this sender has handed in all that one minute allows")
+            self._charge(sender, LEASE_BYTES)
             if old is None or old.digest != lease.digest or old.until <= now_ns // 10**9:
                 candidate.outcome = PutOutcome(Outcome.NOT_HELD, seq_of(old))
                 return candidate
@@ -351,9 +355,16 @@ class Gate:
 
     def _told(self, chunk: Sequence[Candidate], sender: bytes) -> list[PutOutcome]:
         outcomes = [c.outcome for c in chunk if c.outcome is not None]
+        codes = Counter([outcome.code for outcome in outcomes])
+        for code, count in codes.items():
+            self._counters[outcome_name(code)] += count
+        if max(codes) > Outcome.NOT_HELD and self._clock.now() >= self._log_after:
+            self._log_refusals(outcomes, sender)
+        return outcomes
+
+    def _log_refusals(self, outcomes: Sequence[PutOutcome], sender: bytes) -> None:
         refused = [o for o in outcomes if o.code >= ItemError.code or o.code in _FORGED]
-        self._counters.update(outcome_name(outcome.code) for outcome in outcomes)
-        if refused and self._clock.now() >= self._log_after:
+        if refused:
             self._log_after = self._clock.now() + LOG_REFUSALS_S
             first = refused[0]
             log.info(
@@ -363,7 +374,6 @@ class Gate:
                 outcome_name(first.code),
                 first.text,
             )
-        return outcomes
 
 
 _FORGED = frozenset({205, 206, 207, 303})

@@ -99,7 +99,7 @@ class Quotas:
         )
 
     def take(self, sender: bytes, size: int, now: float) -> bool:
-        """Charge a sender; False where its minute is used up. A bucket that refills evenly."""
+        """Charge a sender, or (False) nothing where that is over its minute. Refills evenly."""
         if sender == self._own:
             return True
         full = float(self._settings.sender_bytes_per_minute)
