@@ -135,12 +135,10 @@ def get(
 
     def text(r: dict[str, Any]) -> str:
         item = r["item"]
-        if item is None:
-            return "not found"
         value = item["value"]
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
         lines = [
-            "deleted" if r["deleted"] else shown,
+            "(deleted)" if r["deleted"] else shown,
             "",
             f"signed by   {item['signer']} ({item['item_class']})",
             f"subject     {item['subject']}",
@@ -150,9 +148,15 @@ def get(
         ]
         return "\n".join(lines)
 
-    console.show(result, text)
+    if result["item"] is not None or console.context.as_json:
+        console.show(result, text)
+    if result["deleted"]:
+        raise SkycoreError("this record was deleted", hint="its tombstone says by whom, and when")
     if not result["found"]:
-        raise typer.Exit(1)
+        raise SkycoreError(
+            "no such record, here or at the nodes that would have it",
+            hint="give the key and the --salt of its owner; `skynode visor dht peers` shows peers",
+        )
 
 
 def ls(
