@@ -2,8 +2,8 @@
 
 Why a machine: the same code runs over encrypted streams and on a heap of timed events with a
 thousand nodes. It never waits for all of its alpha questions: a slow peer (three times as long as
-the last answer took, 0.1 to 0.5 s) gives up its slot, after PATIENCE_S its hope; a failed one leaves
-the shortlist (O18). Every value handed in was verified by the caller before it is compared (C5).
+the last answer took, 0.1 to 0.5 s) gives up its slot, after PATIENCE_S its hope; a failed one has
+left the shortlist (O18). Every value handed in was verified before it is compared (C5).
 
 When a get is over early (the read quorum). READ_QUORUM nodes hold exactly the best verified value,
 the nearest READ_QUORUM known have answered (else those just outside the k closest, who keep what
