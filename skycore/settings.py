@@ -268,7 +268,10 @@ def _explained(bad: ValidationError, models: Mapping[str, type[PluginSettings]])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         shown = f" (given: {first['input']!r:.80})" if first["type"] != "missing" else ""
-        return ConfigError(f"{where}: {first['msg']}{shown}")
+        return ConfigError(
+            f"{where}: {first['msg']}{shown}",
+            hint="`skynode config show --explain` tells what fits",
+        )
     section = str(first["loc"][0])
     known = models[section].model_fields if section in models else {}
     return ConfigError(
