@@ -16,9 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from skycore.testing.recording import generate_recording
-
 from skycore.testing.processes import NodeProcess, NodeProcessError, node_processes
+from skycore.testing.recording import generate_recording
 
 RECORDING = Path(__file__).parents[2] / "shared" / "data" / "skywire-2025-10-28.json.gz"
 SALTS = ("svc", "dmsg", "tp")
