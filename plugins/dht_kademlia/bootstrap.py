@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from dht_kademlia.core.contacts import clean_contact
-from dht_kademlia.core.routing_table import ID_BITS
+from dht_kademlia.core.routing_table import ID_BITS, K
 from dht_kademlia.node import SETTLE, Kademlia
 from skycore.contracts.runtime import Files
 from skycore.errors import ProtocolError, TransportError
@@ -68,7 +68,7 @@ async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
         return False
     await node.find_nodes(node.table.own_id)
     for bucket in node.table.stale(0.0):  # never looked into: as the paper has it, when joining
-        await _refresh(node, bucket)
+        await _refresh(node, bucket, K if first else SETTLE)
     if first:
         log.info("bootstrapped peers=%d", len(node.table))
     return True
@@ -81,9 +81,9 @@ async def _probe(node: Kademlia, contact: Contact) -> None:
         log.debug("no answer peer=%s error=%r", short(contact.public), str(failed))
 
 
-async def _refresh(node: Kademlia, bucket: int) -> None:
+async def _refresh(node: Kademlia, bucket: int, settle: int = SETTLE) -> None:
     target = node.table.target_in(bucket, node.dice.getrandbits(ID_BITS))
-    await node.find_nodes(target, settle=SETTLE)
+    await node.find_nodes(target, settle=settle)
 
 
 async def check_contacts(node: Kademlia) -> None:

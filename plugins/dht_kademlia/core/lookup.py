@@ -134,7 +134,7 @@ class Lookup:
             return []
         free = self._free_slots()
         chosen: list[Candidate] = []
-        for candidate in self._window():
+        for candidate in self._needed(self._window()):
             if len(chosen) >= free:
                 break
             if candidate.state is _State.FRESH and candidate.depth <= ROUNDS_MAX:
@@ -252,6 +252,13 @@ class Lookup:
                     break
         return found
 
+    def _needed(self, window: list[Candidate]) -> list[Candidate]:
+        """Return those of the k closest without whose word the lookup is not over."""
+        if self._wants_value:
+            return window
+        # a place to put: whoever is slow is no good place anyway
+        return [c for c in window if c.state is not _State.SLOW][: self._settle]
+
     # --- the end ---------------------------------------------------------------------------------
 
     def done(self, now: float) -> bool:
@@ -268,10 +275,7 @@ class Lookup:
         if agreed and all(c.state is _State.ANSWERED for c in self._nearest()):
             return True
         window = self._window()
-        needed = window
-        if not self._wants_value:  # a place to put: whoever is slow is no good place anyway
-            needed = [c for c in window if c.state is not _State.SLOW][: self._settle]
-        if all(c.state is _State.ANSWERED for c in needed):
+        if all(c.state is _State.ANSWERED for c in self._needed(window)):
             return True
         askable = any(c.state is _State.FRESH and c.depth <= ROUNDS_MAX for c in window)
         if askable and self.calls < CALLS_MAX:

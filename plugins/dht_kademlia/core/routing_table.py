@@ -15,13 +15,15 @@ from typing import Final
 from dht_kademlia.core.contacts import id_of
 from skycore.model.addresses import Address, Contact
 
-__all__ = ["ALPHA", "FAILURES_MAX", "ID_BITS", "SLACK", "Entry", "K", "RoutingTable"]
+__all__ = ["ALPHA", "FAILURES_MAX", "FRESH_S", "ID_BITS", "SLACK", "Entry", "K", "RoutingTable"]
 
 K: Final = 20
 ALPHA: Final = 3
 ID_BITS: Final = 256
 FAILURES_MAX: Final = 2
 """A contact that failed this often in a row leaves; with a replacement waiting, one is enough."""
+FRESH_S: Final = 30.0
+"""Whoever spoke to us this lately is not pinged for a newcomer's sake."""
 SLACK: Final = 4
 """A regular node keeps a target's item until it knows k + SLACK live peers that are closer."""
 
@@ -122,7 +124,7 @@ class RoutingTable:
         if len(bucket.waiting) > self._k:
             del bucket.waiting[next(iter(bucket.waiting))]
         oldest = next(iter(bucket.entries.values()))
-        if oldest.pinging:
+        if oldest.pinging or newcomer.seen_s - oldest.seen_s < FRESH_S:
             return None
         oldest.pinging = True
         return oldest

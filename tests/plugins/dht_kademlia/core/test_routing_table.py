@@ -66,7 +66,7 @@ def test_c39_o08_twenty_dead_peers_make_room_for_five_live_ones():
         table.seen(key, HERE, 0.0)
     pinged = []
     for key in live:
-        to_ping = table.seen(key, HERE, 1.0)
+        to_ping = table.seen(key, HERE, 60.0)
         if to_ping:  # the ping of a dead peer fails
             pinged.append(to_ping.contact.public)
             assert table.failed(to_ping.contact.public)
@@ -80,11 +80,12 @@ def test_a_live_contact_is_not_evicted_for_a_newcomer():
     table = RoutingTable(own)
     for key in settled:
         table.seen(key, HERE, 0.0)
-    to_ping = table.seen(newcomer, HERE, 1.0)
+    assert table.seen(newcomer, HERE, 1.0) is None  # all of them spoke just now
+    to_ping = table.seen(newcomer, HERE, 60.0)
     assert to_ping is not None and to_ping.contact.public == settled[0]
-    table.seen(settled[0], HERE, 2.0)  # it answers
+    table.seen(settled[0], HERE, 61.0)  # it answers
     assert newcomer not in table
-    assert table.unseen(1.5, 99)[0].contact.public == settled[1]
+    assert table.unseen(1.0, 99)[0].contact.public == settled[1]
     # and when one leaves, whoever waited moves in
     table.remove(settled[3])
     assert newcomer in table
