@@ -13,8 +13,6 @@ import itertools
 import random
 from functools import partial
 
-import pytest
-
 from dht_kademlia.core.contacts import id_of
 from dht_kademlia.core.lookup import Lookup, Outcome
 from dht_kademlia.core.placement import Placement
@@ -329,7 +327,6 @@ def test_c39_w_churn_small():
     assert all(len(node.table) > K for node in world.order if node.entered_s < world.now - 60)
 
 
-@pytest.mark.soak
 def test_c39_w_churn():
     """W-churn: 1,000 nodes, 20 % replaced a minute, 5 % of calls lost, 10,000 gets."""
     results, _ = churned(7, 1_000, 5, 10_000)
