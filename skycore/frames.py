@@ -45,22 +45,29 @@ class FrameReader:
         Raises `RemoteProtocolError` for an empty or oversize frame, `StreamError` for one that
         the stream's end cut short.
         """
-        if not await self._fill(4, at_start=True):
-            return None
-        size = _LENGTH.unpack_from(self._held)[0]
-        if not 1 <= size <= self._size_max:
-            raise RemoteProtocolError(f"a frame of {size} bytes; 1 to {self._size_max} are allowed")
-        await self._fill(4 + size, at_start=False)
+        if not self._held:
+            data = await self._source.receive()
+            if not data:
+                return None
+            if len(data) > 4 and len(data) == 4 + self._size(data):
+                return data[4:]  # most reads bring exactly one frame
+            self._held += data
+        await self._fill(4)
+        size = self._size(self._held)
+        await self._fill(4 + size)
         body = bytes(memoryview(self._held)[4 : 4 + size])
         del self._held[: 4 + size]
         return body
 
-    async def _fill(self, size: int, *, at_start: bool) -> bool:
+    def _size(self, head: bytes | bytearray) -> int:
+        size = int(_LENGTH.unpack_from(head)[0])
+        if not 1 <= size <= self._size_max:
+            raise RemoteProtocolError(f"a frame of {size} bytes; 1 to {self._size_max} are allowed")
+        return size
+
+    async def _fill(self, size: int) -> None:
         while len(self._held) < size:
             data = await self._source.receive()
             if not data:
-                if at_start and not self._held:
-                    return False
                 raise StreamError("the stream ended inside a frame")
             self._held += data
-        return True
