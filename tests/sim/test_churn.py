@@ -232,9 +232,8 @@ class Node:
         if len(self.table) and now - self.entered_s < AGAIN_S:
             return
         self.entered_s = now
-        seeds = [s() if callable(s) else s for s in self.seeds]
-        for seed in seeds:
-            self.ask(seed, "ping", None, self.entered)
+        for seed in self.seeds:
+            self.ask(seed() if callable(seed) else seed, "ping", None, self.entered)
 
     def entered(self, answer):
         if answer is not None:
@@ -322,8 +321,7 @@ def test_c39_w_churn_small():
     results, world = churned(1, 300, 3, 1_500)
     assert len(results) >= 1_450  # but for the readers that died while reading
     assert found_share(results) >= 0.999
-    times = sorted(s for _, s in results)
-    assert times[len(times) // 2] < 6 * RTT_S
+    assert sorted(s for _, s in results)[len(results) // 2] < 6 * RTT_S
     assert all(len(node.table) > K for node in world.order if node.entered_s < world.now - 60)
 
 
@@ -335,8 +333,7 @@ def test_c39_w_churn():
 
 def test_the_same_seed_is_the_same_run():
     one, other, third = (churned(seed, 60, 1, 100)[1].trace.digest() for seed in (3, 3, 4))
-    assert one == other
-    assert one != third
+    assert one == other != third
 
 
 def test_c40_bootstrap_timers():
