@@ -20,6 +20,7 @@ from skycore.contracts.runtime import Clock
 from skycore.contracts.streams import Service, Stream, Streams
 from skycore.errors import DialError, RemoteProtocolError, ReplyError, StreamError, TransportError
 from skycore.frames import FrameReader
+from skycore.jsonrpc.turns import Turns
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import CALL_TIMEOUT_S
 from skycore.model.numbers import PacketType, Port
@@ -44,7 +45,7 @@ class _Line:
 
 @dataclass(eq=False, slots=True)
 class _Peer:
-    slots: anyio.Semaphore
+    turns: Turns
     idle: deque[_Line] = field(default_factory=deque)
     users: int = 0
 
@@ -84,8 +85,11 @@ class Client:
             held = self._peer(peer)
             held.users += 1
             try:
-                async with held.slots:
+                await held.turns.take()
+                try:
                     return await self._exchange(held, peer, method, frame, again)
+                finally:
+                    held.turns.give_back()
             finally:
                 held.users -= 1
         raise StreamError(f"no answer from {short(peer)} in {timeout_s:g} s")
@@ -141,7 +145,7 @@ class Client:
     def _peer(self, peer: bytes) -> _Peer:
         held = self._peers.get(peer)
         if held is None:
-            held = self._peers[peer] = _Peer(anyio.Semaphore(self._per_peer_max, fast_acquire=True))
+            held = self._peers[peer] = _Peer(Turns(self._per_peer_max))
         self._peers.move_to_end(peer)
         return held
 

@@ -26,6 +26,7 @@ from skycore.contracts.runtime import Clock, Identity
 from skycore.contracts.store import Items
 from skycore.contracts.transport import Transports
 from skycore.errors import ProtocolError, RemoteProtocolError, ReplyError, TransportError
+from skycore.jsonrpc.turns import TaskPool
 from skycore.model.addresses import Address, Contact
 from skycore.model.keys import short
 from skycore.model.limits import CALL_TIMEOUT_S
@@ -93,7 +94,7 @@ class Kademlia:
         self.table = RoutingTable(identity.public)
         self.stats = Stats()
         self.seeds: tuple[Contact, ...] = ()
-        self._tasks = tasks
+        self._tasks = TaskPool(tasks)
         self._publish = publish
         self._background = 0
         self._lookups = anyio.Semaphore(LOOKUPS_MAX, fast_acquire=True)
@@ -131,7 +132,7 @@ class Kademlia:
         if self._background >= BACKGROUND_MAX:
             return False
         self._background += 1
-        self._tasks.start_soon(self._run, work, args)
+        self._tasks.start(self._run, work, args)
         return True
 
     async def _run(self, work: Callable[..., Awaitable[object]], args: Sequence[object]) -> None:
