@@ -134,7 +134,7 @@ class Console:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in columns:
-            table.add_column(name, no_wrap=True)
+            table.add_column(name, overflow="fold")
         for row in rows:
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
         return table
@@ -145,6 +145,8 @@ class Console:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for name, value in rows:
             table.add_row(Text(name, style="bold"), Text(str(value)))
         return table
