@@ -213,8 +213,8 @@ class World:
     async def kill(self, node: SimNode) -> None:
         """End a node as kill -9 would: no goodbye, nothing more reaches its disk."""
         node._files.is_dead = True
+        node._scope.cancel()  # first: its tasks must not see their sockets break
         self.network.kill(node.address)
-        node._scope.cancel()
         if node.node is not None:
             await node._gone.wait()
 
