@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -50,6 +50,14 @@ class _Peer:
     users: int = 0
 
 
+LENGTH_BYTES = 4
+Meter = Callable[[int], None]
+
+
+def _unmetered(count: int) -> None:
+    """Most callers do not ask what a call costs."""
+
+
 class Client:
     """Calls to any peer over whichever carrier reaches it."""
 
@@ -74,10 +82,12 @@ class Client:
         *,
         timeout_s: float = CALL_TIMEOUT_S,
         again: bool = True,
+        meter: Meter = _unmetered,
     ) -> Message:
         """Send a ready frame (one encoding serves twenty peers) and return the reply.
 
-        `again`: on a pooled stream that turns out to be closed, try once more on a new one. Raises
+        `again`: on a pooled stream that turns out to be closed, try once more on a new one.
+        `meter` is told the bytes of the frames both ways. Raises
         `DialError`, `StreamError` (no answer in time included), `ReplyError` for an error reply
         and `RemoteProtocolError` for what is none at all.
         """
@@ -87,7 +97,7 @@ class Client:
             try:
                 await held.turns.take()
                 try:
-                    return await self._exchange(held, peer, method, frame, again)
+                    return await self._exchange(held, peer, method, frame, again, meter)
                 finally:
                     held.turns.give_back()
             finally:
@@ -95,24 +105,27 @@ class Client:
         raise StreamError(f"no answer from {short(peer)} in {timeout_s:g} s")
 
     async def _exchange(
-        self, held: _Peer, peer: bytes, method: int, frame: bytes, again: bool
+        self, held: _Peer, peer: bytes, method: int, frame: bytes, again: bool, meter: Meter
     ) -> Message:
         line = held.idle.pop() if again and held.idle else None
         if line is not None:
             try:
-                return await self._talk(held, line, method, frame)
+                return await self._talk(held, line, method, frame, meter)
             except TransportError as stale:
                 log.debug("pooled stream was closed peer=%s error=%r", short(peer), str(stale))
         stream = await self._dial(PubKey(peer))
-        return await self._talk(held, _Line(stream), method, frame)
+        return await self._talk(held, _Line(stream), method, frame, meter)
 
-    async def _talk(self, held: _Peer, line: _Line, method: int, frame: bytes) -> Message:
+    async def _talk(
+        self, held: _Peer, line: _Line, method: int, frame: bytes, meter: Meter
+    ) -> Message:
         sound = False
         try:
             await line.stream.send(frame)
             body = await FrameReader(line.stream, REPLY_MAX.get(method, 65_536)).read()
             if body is None:
                 raise StreamError("the peer ended the stream without an answer")
+            meter(len(frame) + LENGTH_BYTES + len(body))
             try:
                 reply = self._codec.decode_reply(method, body)
             except ReplyError:

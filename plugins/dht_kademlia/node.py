@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskGroup
 
-from dht_kademlia.client import Client
+from dht_kademlia.client import Client, Meter
 from dht_kademlia.core.contacts import has_global
 from dht_kademlia.core.lookup import Lookup
 from dht_kademlia.core.messages import FindNode, Message, Nodes, Ping, Pong
@@ -181,12 +181,13 @@ class Kademlia:
         *,
         timeout_s: float = CALL_TIMEOUT_S,
         again: bool = True,
+        meter: Meter = lambda count: None,
     ) -> Message:
-        """Do the same with a ready frame."""
+        """Do the same with a ready frame; `meter` is told the bytes both ways."""
         self.meet(contact)
         try:
             reply = await self.client.exchange(
-                contact.public, method, frame, timeout_s=timeout_s, again=again
+                contact.public, method, frame, timeout_s=timeout_s, again=again, meter=meter
             )
         except ReplyError:
             self.heard(contact.public, contact.addresses)

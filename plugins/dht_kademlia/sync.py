@@ -111,6 +111,7 @@ class _Pull:
         self._contact = contact
         self._salt = salt
         self._key = Cursors.key(contact.public, node.items.store_id, salt)
+        self._bytes = 0
         self._judge = PageJudge(salt, PAGE_ITEMS_MAX, node.settings.sync_page_bytes)
         self._codes: Counter[int] = Counter()
         self._reasons: list[str] = []
@@ -171,6 +172,9 @@ class _Pull:
         self._judge.start(self.cursor)
         return page
 
+    def _moved(self, count: int) -> None:
+        self._bytes += count
+
     async def _prefetch(self, cursor: bytes, into: list[Page | SkycoreError]) -> None:
         try:
             into.append(await self._fetch(cursor))
@@ -180,10 +184,15 @@ class _Pull:
     async def _fetch(self, cursor: bytes) -> Page:
         bytes_max = self._node.settings.sync_page_bytes
         request = GetItems(self._salt, None, 0, cursor, PAGE_ITEMS_MAX, bytes_max)
+        frame = self._node.client.frame(DhtMethod.GET_ITEMS, request)
         for left in reversed(range(TRIES)):
             try:
-                reply = await self._node.ask(
-                    self._contact, DhtMethod.GET_ITEMS, request, PAGE_TIMEOUT_S
+                reply = await self._node.send(
+                    self._contact,
+                    DhtMethod.GET_ITEMS,
+                    frame,
+                    timeout_s=PAGE_TIMEOUT_S,
+                    meter=self._moved,
                 )
             except TransportError:
                 if not left:
@@ -229,7 +238,7 @@ class _Pull:
             held,
             refused,
             self._judge.pages,
-            self._judge.bytes,
+            self._bytes,
             self.complete,
             tuple(self._reasons),
         )

@@ -33,7 +33,6 @@ class PageJudge:
         self._cursor = b""
         self._empty = 0
         self.pages = 0
-        self.bytes = 0
         self.dropped = 0
 
     def start(self, cursor: bytes) -> None:
@@ -47,7 +46,6 @@ class PageJudge:
         """
         self.pages += 1
         size = self._size(page)
-        self.bytes += size
         entries = len(page.items) + len(page.leases)
         if len(page.items) > self._limit or (len(page.items) > 1 and size > self._bytes_max):
             raise RemoteProtocolError(
