@@ -1,4 +1,4 @@
-"""Bulk sync of signed items between two whole nodes, every one verified; and what a repeat costs."""
+"""Bulk sync between two whole nodes, every item verified; and what a repeat costs."""
 
 from __future__ import annotations
 

@@ -84,6 +84,8 @@ async def open_node(
         "dht_kademlia": {"bootstrap": list(bootstrap), "sync_interval_s": 0},
         "access_whitelist": {"whitelist": [_public(CLIENT)]},
         "gate": ROOM if gate is None else gate,
+        # everybody here has one source host, whose share of handshakes is 8 by default
+        "transports": {"handshakes_per_host_max": 64},
     }
     async with Node.open(
         settings=settings, data=data, secret=secret_of(NETWORK, name) if name else None
