@@ -25,7 +25,6 @@ from dht_kademlia.core.messages import (
     PutValue,
     Stored,
 )
-from dht_kademlia.core.pages import ENTRY_BYTES
 from dht_kademlia.core.placement import Placement
 from dht_kademlia.core.routing_table import K
 from dht_kademlia.node import SETTLE, Kademlia
@@ -34,7 +33,7 @@ from skycore.contracts.store import PutOutcome
 from skycore.errors import ItemError, NotClosestError, ProtocolError, ReplyError, TransportError
 from skycore.model.addresses import Contact
 from skycore.model.items import Lease, MutableItem
-from skycore.model.limits import CALL_TIMEOUT_S, PAGE_TIMEOUT_S
+from skycore.model.limits import CALL_TIMEOUT_S, ENTRY_BYTES, PAGE_TIMEOUT_S
 from skycore.model.numbers import DhtMethod
 
 __all__ = ["put_many"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["BLOCK_GRACE_S", "Blocks"]
+from skycore.model.limits import BLOCK_GRACE_S
 
-BLOCK_GRACE_S = 120
-"""How long readers of a replaced head still find its blocks."""
+__all__ = ["Blocks"]
 
 
 class Blocks:

@@ -32,6 +32,7 @@ from skycore.model.items import (
     StoredItem,
     mutable_item_target,
 )
+from skycore.model.limits import ENTRY_BYTES
 from skycore.model.prints import Prints
 from store_memory.blocks import Blocks
 from store_memory.index import Ends, Log, Shelf
@@ -40,7 +41,6 @@ from store_memory.settings import MemoryStoreSettings
 __all__ = ["MemoryStore", "open_memory_store"]
 
 _CLASSES = sorted((int(c) for c in ItemClass), reverse=True)
-_ENTRY_BYTES = 300
 _ENDS_SLACK = 1_024
 
 
@@ -88,7 +88,7 @@ class MemoryStore:
         entries: list[StoredItem] = []
         size = 0
         for item in self._after(start, wanted):
-            size += len(item.item.v) + _ENTRY_BYTES
+            size += len(item.item.v) + ENTRY_BYTES
             if entries and (len(entries) >= limit or size > bytes_max):
                 place = Cursor(self.store_id, entries[-1].position)
                 return ChangePage(tuple(entries), place, has_more=True)

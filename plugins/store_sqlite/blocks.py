@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from skycore.model.limits import BLOCK_GRACE_S
 from store_sqlite.database import Database
 from store_sqlite.reader import chunks
 from store_sqlite.rows import split_refs
 from store_sqlite.schema import marks
 
-__all__ = ["BLOCK_GRACE_S", "BlockTable"]
-
-BLOCK_GRACE_S = 120
-"""How long readers of a replaced head still find its blocks."""
+__all__ = ["BlockTable"]
 
 
 class BlockTable:

@@ -10,6 +10,7 @@ from typing import Any
 from skycore.contracts.store import ChangeFilter, ChangePage, Fingerprint, Usage
 from skycore.errors import CursorInvalidError
 from skycore.model.items import Cursor, StoredItem, mutable_item_target
+from skycore.model.limits import ENTRY_BYTES
 from skycore.model.prints import Prints
 from store_sqlite.database import Database
 from store_sqlite.rows import stored_item
@@ -20,7 +21,6 @@ __all__ = ["IN_MAX", "Reader", "chunks"]
 log = logging.getLogger(__name__)
 IN_MAX = 1_000
 """Values in one IN list; SQLite's own bound is 32,766 parameters."""
-_ENTRY_BYTES = 300
 
 
 def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -69,7 +69,7 @@ class Reader:
         entries: list[StoredItem] = []
         size = 0
         for item in self._items(*_log_query(start, wanted, max(limit, 1) + 1)):
-            size += len(item.item.v) + _ENTRY_BYTES
+            size += len(item.item.v) + ENTRY_BYTES
             if entries and (len(entries) >= limit or size > bytes_max):
                 place = Cursor(place.store_id, entries[-1].position)
                 return ChangePage(tuple(entries), place, has_more=True)

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 
 from skycore.errors import ConfigError
 from skycore.model.addresses import Address, Contact, join_host_port, split_host_port
-from skycore.model.limits import ENDPOINT_MAX, HELLO_ADDRESSES_MAX
+from skycore.model.limits import ADDRESS_KIND_MAX, ENDPOINT_MAX, HELLO_ADDRESSES_MAX
 
 __all__ = ["AddressBook", "as_seen"]
 
-KINDS_CHARS_MAX = 16
 FAILURES_MAX = 5
 """Tries after which an address that never worked is forgotten."""
 
@@ -133,7 +132,7 @@ def _best_first(known: dict[Address, _Known]) -> list[Address]:
 def _is_sound(address: Address) -> bool:
     kind, endpoint = address.kind, address.endpoint
     return (
-        0 < len(kind) <= KINDS_CHARS_MAX
+        0 < len(kind) <= ADDRESS_KIND_MAX
         and kind.isascii()
         and 0 < len(endpoint) <= ENDPOINT_MAX
         and endpoint.isascii()

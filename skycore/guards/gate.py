@@ -35,14 +35,13 @@ from skycore.guards.judge import Claim, Judge
 from skycore.guards.quota import GateSettings, Quotas
 from skycore.model.items import Cursor, Kind, Lease, MutableItem, RankedItem, StoredItem
 from skycore.model.keys import short
-from skycore.model.limits import LEASE_LIFETIME_MAX_S
+from skycore.model.limits import ENTRY_BYTES, LEASE_LIFETIME_MAX_S
 from skycore.tasks import every
 
 __all__ = ["Gate", "GateSettings", "open_gate"]
 
 log = logging.getLogger(__name__)
 CHUNK_ITEMS = 512
-ITEM_OVERHEAD = 300
 LEASE_BYTES = 150
 SWEEP_FOR_ROOM_S = 5.0
 LOG_REFUSALS_S = 60.0
@@ -202,7 +201,7 @@ class Gate:
         self, chunk: Sequence[Candidate], sender: bytes, blocks: Mapping[bytes, bytes] | None
     ) -> None:
         now_ns, now = self._clock.wall_ns(), self._clock.now()
-        size = sum(len(candidate.item.v) for candidate in chunk) + ITEM_OVERHEAD * len(chunk)
+        size = sum(len(candidate.item.v) for candidate in chunk) + ENTRY_BYTES * len(chunk)
         is_paid = self._quotas.take(sender, size, now)  # else as far as it goes, one by one
         for candidate in chunk:
             self._look(candidate, now_ns, None if is_paid else sender)
@@ -217,7 +216,7 @@ class Gate:
     def _look(self, candidate: Candidate, now_ns: int, payer: bytes | None) -> None:
         try:
             if payer is not None:
-                self._charge(payer, len(candidate.item.v) + ITEM_OVERHEAD)
+                self._charge(payer, len(candidate.item.v) + ENTRY_BYTES)
             candidate.claim = self._judge.look(candidate.item, candidate.lease, now_ns)
         except ItemError as error:
             candidate.refuse(error)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "ADDRESS_KIND_MAX",
+    "BLOCK_GRACE_S",
     "BLOCK_MAX",
     "CALL_TIMEOUT_S",
     "CLOCK_SKEW_MAX_S",
@@ -17,6 +19,7 @@ __all__ = [
     "DELEGATION_LIFETIME_MAX_S",
     "DHT_FRAME_MAX",
     "ENDPOINT_MAX",
+    "ENTRY_BYTES",
     "FEATURES_MAX",
     "FEATURE_NAME_MAX",
     "FRAME_PLAINTEXT_MAX",
@@ -53,6 +56,10 @@ TOMBSTONE_LIFETIME_S: Final = 7 * 86_400
 DELEGATION_LIFETIME_MAX_S: Final = 30 * 86_400
 LEASE_LIFETIME_MAX_S: Final = 86_400
 BLOCK_MAX: Final = 8_192
+BLOCK_GRACE_S: Final = 120
+"""How long readers of a replaced head still find its blocks."""
+ENTRY_BYTES: Final = 300
+"""What an item counts for besides its value, in pages and in what a sender may hand in."""
 
 # secure channel (docs/protocols/noise.md)
 FEATURES_MAX: Final = 32
@@ -62,6 +69,8 @@ FRAME_PLAINTEXT_MAX: Final = 65_535 - 16
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 HELLO_MAX: Final = 2_048
 HELLO_ADDRESSES_MAX: Final = 8
+ADDRESS_KIND_MAX: Final = 32
+"""Characters of the name of a transport type."""
 ENDPOINT_MAX: Final = 260
 
 # packets and streams (docs/protocols/packet.md, vstream.md)

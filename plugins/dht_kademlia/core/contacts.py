@@ -14,12 +14,11 @@ from typing import Final
 
 from skycore.model.addresses import Address, Contact
 from skycore.model.keys import node_id
-from skycore.model.limits import ENDPOINT_MAX, HELLO_ADDRESSES_MAX
+from skycore.model.limits import ADDRESS_KIND_MAX, ENDPOINT_MAX, HELLO_ADDRESSES_MAX
 
 __all__ = ["ADDRESSES_MAX", "clean_contact", "has_global", "id_of"]
 
 ADDRESSES_MAX: Final = HELLO_ADDRESSES_MAX
-KIND_MAX: Final = 32
 
 NEVER, LOCAL, GLOBAL = 0, 1, 2
 
@@ -63,7 +62,9 @@ def clean_contact(contact: Contact, key_bytes: int, *, teller_is_global: bool) -
         return None
     least = GLOBAL if teller_is_global else LOCAL
     kept = tuple(
-        a for a in contact.addresses if len(a.kind) <= KIND_MAX and _reach(a.endpoint) >= least
+        a
+        for a in contact.addresses
+        if len(a.kind) <= ADDRESS_KIND_MAX and _reach(a.endpoint) >= least
     )
     if not kept:
         return None

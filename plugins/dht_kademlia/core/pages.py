@@ -13,11 +13,10 @@ from typing import Final
 from dht_kademlia.core.messages import Page, lease_of
 from skycore.errors import RemoteProtocolError
 from skycore.model.items import Cursor, Lease, MutableItem
+from skycore.model.limits import ENTRY_BYTES
 
-__all__ = ["EMPTY_PAGES_MAX", "ENTRY_BYTES", "PAGES_MAX", "PageJudge"]
+__all__ = ["EMPTY_PAGES_MAX", "PAGES_MAX", "PageJudge"]
 
-ENTRY_BYTES: Final = 300
-"""What an entry counts besides its value, on both sides."""
 PAGES_MAX: Final = 20_000
 EMPTY_PAGES_MAX: Final = 64
 

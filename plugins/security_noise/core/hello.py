@@ -25,6 +25,7 @@ from skycore.errors import (
 from skycore.model.addresses import Address
 from skycore.model.keys import KeySuite
 from skycore.model.limits import (
+    ADDRESS_KIND_MAX,
     ENDPOINT_MAX,
     FEATURE_NAME_MAX,
     FEATURES_MAX,
@@ -47,7 +48,6 @@ PROTOCOL_VERSION: Final = 1
 INITIATOR: Final = b"\x00"
 RESPONDER: Final = b"\x01"
 _TAG: Final = b"skycore/noise/1\0"
-_KIND_MAX: Final = 32
 _SIGNATURE_AT: Final = Hello.__struct_fields__.index("signature")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -75,7 +75,9 @@ def make_hello(
     listening: Sequence[Address] = (),
 ) -> bytes:
     """Return our Hello, signed and encoded. Addresses that do not fit are left out, last first."""
-    fitting = [a for a in listening if len(a.kind) <= _KIND_MAX and len(a.endpoint) <= ENDPOINT_MAX]
+    fitting = [
+        a for a in listening if len(a.kind) <= ADDRESS_KIND_MAX and len(a.endpoint) <= ENDPOINT_MAX
+    ]
     told = tuple(fitting[:HELLO_ADDRESSES_MAX])
     room = HELLO_MAX - identity.network.suite.signature_bytes - 2
     while True:
@@ -122,7 +124,10 @@ def _shape_problem(hello: Hello, suite: KeySuite) -> str:
         (len(hello.instance_id) == INSTANCE_ID_BYTES, "an instance id of the wrong length"),
         (len(addresses) <= HELLO_ADDRESSES_MAX, "too many addresses"),
         (
-            all(len(a.kind) <= _KIND_MAX and len(a.endpoint) <= ENDPOINT_MAX for a in addresses),
+            all(
+                len(a.kind) <= ADDRESS_KIND_MAX and len(a.endpoint) <= ENDPOINT_MAX
+                for a in addresses
+            ),
             "an address too long",
         ),
         (len(hello.signature) == suite.signature_bytes, "a signature of the wrong length"),

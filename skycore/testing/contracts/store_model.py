@@ -35,6 +35,7 @@ from skycore.model.items import (
     item_rank,
     item_signed_bytes,
 )
+from skycore.model.limits import ENTRY_BYTES
 from skycore.model.prints import range_print
 from skycore.testing.fakes import START_NS, TEST_NETWORK
 
@@ -56,7 +57,6 @@ __all__ = [
 START_S = START_NS // 10**9
 EVERYTHING = (bytes(32), b"\xff" * 32)
 EVERY_CHANGE = ChangeFilter()
-_ENTRY_BYTES = 300
 _BIG = 1 << 30
 
 
@@ -302,7 +302,7 @@ class Player:
         assert count <= limit
         if page.has_more:
             assert count >= 1
-            fits = sum(len(s.item.v) + _ENTRY_BYTES for s in rest[: count + 1]) <= bytes_max
+            fits = sum(len(s.item.v) + ENTRY_BYTES for s in rest[: count + 1]) <= bytes_max
             assert count == limit or not fits
             assert page.cursor.position == page.entries[-1].position
         else:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from skycore.guards.addresses import FAILURES_MAX, AddressBook, as_seen
 from skycore.model.addresses import Address, Contact
-from skycore.model.limits import ENDPOINT_MAX, HELLO_ADDRESSES_MAX
+from skycore.model.limits import ADDRESS_KIND_MAX, ENDPOINT_MAX, HELLO_ADDRESSES_MAX
 
 
 def at(endpoint, kind="stcpr"):
@@ -106,7 +106,7 @@ def test_refuses_what_is_no_address():
     book = AddressBook()
     for bad in ("", "x" * (ENDPOINT_MAX + 1), "a\nb:1", "\x1b[31m:1", "ä:1"):
         learn(book, bad)
-    book.learn(Contact(KEY, (at("a:1", kind=""), at("a:1", kind="k" * 17))))
+    book.learn(Contact(KEY, (at("a:1", kind=""), at("a:1", kind="k" * (ADDRESS_KIND_MAX + 1)))))
     assert len(book) == 0
 
 

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from skycore.contracts.store import CapacityChanged
-from skycore.guards.gate import ITEM_OVERHEAD
 from skycore.guards.quota import SENDERS_REMEMBERED_MAX
+from skycore.model.limits import ENTRY_BYTES
 
 STORED, HELD, TOO_LOW, QUOTA = 0, 2, 302, 403
 
@@ -111,7 +111,7 @@ async def test_what_has_expired_makes_room_before_anybody_is_refused(open_house)
 
 
 async def test_a_sender_has_its_bytes_a_minute(open_house):
-    cost = ITEM_OVERHEAD + len("hello") + 3
+    cost = ENTRY_BYTES + len("hello") + 3
     async with open_house(sender_bytes_per_minute=10 * cost) as house:
         first = [house.item(f"a{n}") for n in range(12)]
         assert await house.put(*first, sender="mallory") == [STORED] * 10 + [QUOTA] * 2
