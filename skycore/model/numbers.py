@@ -7,9 +7,8 @@ Why a registry: a number used twice is two features that break each other in pro
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
 
-__all__ = ["PLUGIN_PACKET_TYPES", "DhtMethod", "PacketType", "Port"]
+__all__ = ["DhtMethod", "PacketType", "Port"]
 
 
 class PacketType(IntEnum):
@@ -20,9 +19,6 @@ class PacketType(IntEnum):
     TRANSPORT_PONG = 9
     DHT = 12
     VISOR_RPC = 14
-
-
-PLUGIN_PACKET_TYPES: Final = range(128, 256)
 
 
 class DhtMethod(IntEnum):
