@@ -7,9 +7,8 @@ the data folder; losing a link only means that the loop dials again.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import anyio
 import msgspec
@@ -18,7 +17,7 @@ from skycore.contracts.access import Level
 from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
 from skycore.contracts.runtime import Clock, Files, Identity, Lifecycle
 from skycore.contracts.transport import Transport, Transports
-from skycore.errors import RpcError, TransportError
+from skycore.errors import InvalidKeyError, RpcError, TransportError
 from skycore.model.addresses import Address, Contact, split_host_port
 from skycore.model.keys import PubKey, parse_public, short
 from skycore.tasks import every
@@ -98,10 +97,13 @@ class _Methods:
         if data is None:
             return {}
         try:
-            return msgspec.json.decode(data, type=dict[str, list[Address]])
-        except msgspec.DecodeError as bad:
+            kept = msgspec.json.decode(data, type=dict[str, list[Address]])
+            for text in kept:
+                parse_public(self._suite, text)
+        except (msgspec.DecodeError, UnicodeDecodeError, InvalidKeyError) as bad:
             log.warning("kept transports are unreadable and ignored error=%r", str(bad))
             return {}
+        return kept
 
     def _save(self) -> None:
         self._files.write(STATE, msgspec.json.encode(self._kept))
@@ -146,7 +148,7 @@ class _Methods:
         for transport in self._transports.all():
             if wanted in (str(transport.id), transport.remote.hex()):
                 remotes.add(transport.remote.hex())
-                await self._transports.close(uuid.UUID(str(transport.id)), "removed by hand")
+                await self._transports.close(transport.id, "removed by hand")
                 closed.append(str(transport.id))
         forgotten = [r for r in remotes if self._kept.pop(r, None) is not None]
         if not closed and not forgotten:
@@ -155,16 +157,22 @@ class _Methods:
         return Removed(closed, bool(forgotten))
 
     async def bring_back(self) -> None:
-        """Dial what a person added and is not there now."""
-        for text, addresses in list(self._kept.items()):
-            remote = PubKey(bytes.fromhex(text))
-            if self._transports.find(remote) is not None:
-                continue
-            if addresses:
-                self._transports.addresses.learn(Contact(remote, tuple(addresses)), pinned=True)
-            with suppress(TransportError):
-                await self._transports.ensure(remote, "user")
-                log.info("kept transport is back remote=%s", short(remote))
+        """Dial what a person added and is not there now: all at once, none waits for another."""
+        async with anyio.create_task_group() as tasks:
+            for text, addresses in self._kept.items():
+                remote = PubKey(bytes.fromhex(text))
+                if self._transports.find(remote) is None:
+                    tasks.start_soon(self._bring_back, remote, tuple(addresses))
+
+    async def _bring_back(self, remote: PubKey, addresses: tuple[Address, ...]) -> None:
+        if addresses:
+            self._transports.addresses.learn(Contact(remote, addresses), pinned=True)
+        try:
+            await self._transports.ensure(remote, "user")
+        except TransportError as bad:
+            log.debug("kept transport is still away remote=%s error=%r", short(remote), str(bad))
+        else:
+            log.info("kept transport is back remote=%s", short(remote))
 
 
 @asynccontextmanager

@@ -60,6 +60,16 @@ async def test_it_survives_a_restart(world, two):
     assert not linked(alice, bob)
 
 
+@pytest.mark.parametrize("held", [b"junk", b"\xff", b'{"zz": []}', b'{"00": []}'])
+async def test_a_damaged_list_is_ignored_and_the_node_starts(world, two, held):
+    alice, _, _ = two
+    await world.stop(alice)
+    alice.disk["transports.json"] = held
+    await world.start(alice)
+    await anyio.sleep(60)
+    assert await call(alice, "tp.ls") == []
+
+
 @pytest.mark.parametrize(
     "params",
     [
