@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
+from pydantic import Field
 
 from skycore.contracts.dht import Mirror, PutReport, RenewingMirror
 from skycore.contracts.namespace import Namespaces
@@ -50,7 +51,7 @@ class PublisherSettings(PluginSettings):
 
     delegations: tuple[str, ...] = ()
     """Delegation tokens, as `skynode network delegate` prints them: other subjects to sign for."""
-    records_max: int = 100_000
+    records_max: int = Field(default=100_000, ge=0)
     """Published records remembered, so that what has not changed is not signed again."""
 
 

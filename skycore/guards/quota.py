@@ -12,6 +12,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
+from pydantic import Field
+
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.settings import PluginSettings
 from skycore.contracts.store import CapacityChanged, Usage
@@ -30,21 +32,21 @@ _ROOM_AGAIN = 0.95
 class GateSettings(PluginSettings):
     """What this node keeps for others. Its own records are exempt."""
 
-    items_max: int = 100_000
+    items_max: int = Field(default=100_000, ge=0)
     """Items held, of all signers and salts together."""
-    value_bytes_max: int = 128 * 1024 * 1024
+    value_bytes_max: int = Field(default=128 * 1024 * 1024, ge=0)
     """Bytes of values held, all together."""
-    signer_items_max: int = 1_000
+    signer_items_max: int = Field(default=1_000, ge=0)
     """Items of one signer, as owner or as a subject's delegate."""
-    signer_bytes_max: int = 16 * 1024 * 1024
+    signer_bytes_max: int = Field(default=16 * 1024 * 1024, ge=0)
     """Bytes of values of one signer, as owner or as a subject's delegate."""
-    mirror_items_max: int = 100_000
+    mirror_items_max: int = Field(default=100_000, ge=0)
     """Items of one mirror that the network's authority has delegated to."""
-    unknown_items_max: int = 10_000
+    unknown_items_max: int = Field(default=10_000, ge=0)
     """Items under salts that no active plugin has declared, all together."""
-    sender_bytes_per_minute: int = 256 * 1024 * 1024
+    sender_bytes_per_minute: int = Field(default=256 * 1024 * 1024, ge=0)
     """What one peer may hand in, refused items included; values, and 300 bytes an item."""
-    sweep_interval_s: float = 60.0
+    sweep_interval_s: float = Field(default=60.0, gt=0)
     """Pause between two sweeps of expired items."""
 
 

@@ -6,9 +6,10 @@ import logging
 
 import anyio
 import pytest
+from pydantic import ValidationError
 
 from skycore.contracts.store import CapacityChanged
-from skycore.guards.quota import SENDERS_REMEMBERED_MAX
+from skycore.guards.quota import SENDERS_REMEMBERED_MAX, GateSettings
 from skycore.model.limits import ENTRY_BYTES
 
 STORED, HELD, TOO_LOW, QUOTA = 0, 2, 302, 403
@@ -151,3 +152,9 @@ async def test_quotas_hold_for_batches_and_single_puts_alike(open_house, many):
         for start in range(0, 600, many):
             await house.put(*items[start : start + many])
         assert len(await house.contents()) == 100
+
+
+@pytest.mark.parametrize("wrong", [{"items_max": -1}, {"sweep_interval_s": 0}])
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        GateSettings(**wrong)
