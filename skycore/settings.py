@@ -30,6 +30,7 @@ __all__ = [
     "merge",
     "parse_assignment",
     "profile_names",
+    "read_file",
     "read_layers",
     "read_sections",
     "validate",
@@ -97,7 +98,8 @@ def _read_toml(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where} is not TOML: {bad}", hint="see docs/configuration.md") from bad
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises `ConfigError`."""
     try:
         data = path.read_bytes()
     except OSError as bad:
@@ -112,7 +114,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _read_profile(profile: str) -> dict[str, Any]:
     if profile.endswith(".toml") or "/" in profile:
-        return _read_file(Path(profile))
+        return read_file(Path(profile))
     if profile not in profile_names():
         raise ConfigError(
             f"there is no profile {profile!r}",
@@ -161,7 +163,7 @@ def read_layers(
     """
     environment = environment or {}
     assigned = assigned or {}
-    from_file = _read_file(file) if file is not None else {}
+    from_file = read_file(file) if file is not None else {}
     chosen = profile or _chosen_profile(from_file, environment, assigned)
     base = _read_profile(chosen)
     summary = str(base.pop("summary", ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from skycore.model.limits import DELEGATION_LIFETIME_MAX_S, SALT_MAX
 from skycore.model.network import NetworkConstants
 from skycore.runtime.clock import RealClock
 from skycore.runtime.entropy import RealEntropy
-from skycore.settings import NetworkSettings, read_sections
+from skycore.settings import NetworkSettings, read_file, read_sections
 
 __all__ = ["delegate", "new", "show"]
 
@@ -74,7 +73,7 @@ def new(
         raise ConfigError("a network's name is printable text without quotes or backslashes")
     path = console.context.data / AUTHORITY_FILE
     settings = console.context.data / "node.toml"
-    if settings.exists() and "network" in tomllib.loads(settings.read_text()):
+    if settings.exists() and "network" in read_file(settings):
         raise ConfigError(
             f"{settings} names a network already", hint="found the new one in another --data folder"
         )

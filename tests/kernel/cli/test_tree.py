@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,15 @@ def test_every_command_teaches_and_speaks_json(command: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "--json" in done.stdout
     assert "--data" in done.stdout
+
+
+def test_a_network_is_not_founded_over_a_broken_file(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text("[network\n")
+    done = skynode("--data", str(tmp_path), "network", "new", "ours")
+    assert done.returncode == 2
+    assert "is not TOML" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "authority.key").exists()
 
 
 def test_an_unknown_command_is_an_error_not_a_traceback() -> None:
