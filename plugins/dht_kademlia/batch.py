@@ -19,6 +19,7 @@ from skycore.contracts.namespace import Namespace, Namespaces
 from skycore.contracts.publish import Fact, Published, Publisher
 from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
 from skycore.errors import NamespaceError, RpcError
+from skycore.jsonrpc import ErrorCode
 from skycore.model.delegation_token import decode_delegation
 
 __all__ = ["FACTS_MAX", "open_dht_batch_rpc"]
@@ -117,20 +118,21 @@ def _fact(namespaces: Namespaces, row: FactRow) -> Fact:
     namespace = namespaces.find(row.salt.encode())
     if namespace is None:
         raise RpcError(
-            f"no active plugin declares the salt {row.salt!r}", code=-32602,
+            f"no active plugin declares the salt {row.salt!r}", code=ErrorCode.INVALID_PARAMS,
             hint="enable the plugin that declares it, for example namespaces_skywire",
         )  # fmt: skip
     try:
         value = namespace.from_json(row.json)
     except NamespaceError as bad:
-        raise RpcError(f"subject {row.subject[:16]}…: {bad}", code=-32602) from bad
+        raise RpcError(
+            f"subject {row.subject[:16]}…: {bad}", code=ErrorCode.INVALID_PARAMS
+        ) from bad
     return Fact(namespace.salt, value, bytes.fromhex(row.subject) or None)
 
 
-def _counted(done: Any) -> PublishResult:
+def _counted(done: Sequence[Published]) -> PublishResult:
     published = unchanged = refused = replicas = 0
     reasons: dict[str, None] = {}
-    each: Published
     for each in done:
         stored = sum(report.stored for report in each.reports)
         replicas += stored

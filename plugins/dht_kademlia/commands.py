@@ -20,9 +20,9 @@ from skycore.model.recording import RecordedFact, latest_facts, read_recording
 __all__ = ["delete", "get", "import_recording", "ls", "peers", "put", "status", "sync"]
 
 PAGE = 500
+"""Records a call, listing and importing."""
 STORED_MAX = 2
 """Codes up to this one mean: it is held there now (contracts.store.Outcome)."""
-IMPORT_PAGE = 500
 IMPORT_BYTES_MAX = 1024 * 1024
 FILE_BYTES_MAX = 256 * 1024 * 1024
 
@@ -312,7 +312,7 @@ def _pages(facts: Sequence[RecordedFact]) -> Iterator[list[dict[str, Any]]]:
             "json": to_builtins(fact.entries),
         }
         size += len(json.dumps(row))
-        if page and (len(page) >= IMPORT_PAGE or size > IMPORT_BYTES_MAX):
+        if page and (len(page) >= PAGE or size > IMPORT_BYTES_MAX):
             yield page
             page, size = [], len(json.dumps(row))
         page.append(row)

@@ -22,13 +22,13 @@ from skycore.contracts.publish import Fact, Published, Publisher
 from skycore.contracts.rpc import RpcContext, RpcMethod
 from skycore.contracts.runtime import Clock
 from skycore.errors import NamespaceError, RpcError
+from skycore.jsonrpc import ErrorCode
 from skycore.model.items import ItemClass, Kind, StoredItem
 from skycore.model.keys import PubKey, parse_public
 from skycore.model.limits import SALT_MAX, SEQ_MAX
 
 __all__ = ["DhtMethods"]
 
-INVALID_PARAMS = -32602
 TOP = b"\xff" * 32
 
 
@@ -50,15 +50,17 @@ class DhtMethods:
         self._clock = clock
         read, operate = Level.READ, Level.OPERATE
         self.methods: Sequence[RpcMethod] = (
-            _method("dht.status", read, m.NoParams, m.StatusResult, self._status, "DHT status"),
-            _method("dht.get", read, m.GetParams, m.GetResult, self._get, "Read a record"),
-            _method("dht.list", read, m.ListParams, m.ListResult, self._list, "List what is held"),
-            _method("dht.peers", read, m.NoParams, m.PeersResult, self._peers, "Routing table"),
-            _method("dht.put", operate, m.PutParams, m.PutResult, self._put, "Publish a record"),
-            _method(
+            RpcMethod("dht.status", read, m.NoParams, m.StatusResult, self._status, "DHT status"),
+            RpcMethod("dht.get", read, m.GetParams, m.GetResult, self._get, "Read a record"),
+            RpcMethod(
+                "dht.list", read, m.ListParams, m.ListResult, self._list, "List what is held"
+            ),
+            RpcMethod("dht.peers", read, m.NoParams, m.PeersResult, self._peers, "Routing table"),
+            RpcMethod("dht.put", operate, m.PutParams, m.PutResult, self._put, "Publish a record"),
+            RpcMethod(
                 "dht.delete", operate, m.DeleteParams, m.PutResult, self._delete, "Delete a record"
             ),
-            _method(
+            RpcMethod(
                 "dht.sync", operate, m.SyncParams, m.SyncResult, self._sync, "Pull what changed"
             ),
         )
@@ -190,12 +192,6 @@ class DhtMethods:
             return None
 
 
-def _method(
-    name: str, level: Level, params: type, result: type, call: Any, summary: str
-) -> RpcMethod:
-    return RpcMethod(name, level, params, result, call, summary)
-
-
 def _view(stored: StoredItem, value: Any) -> m.ItemView:
     item = stored.item
     return m.ItemView(
@@ -214,7 +210,7 @@ def _view(stored: StoredItem, value: Any) -> m.ItemView:
     )
 
 
-def _whole_targets(found: Any, limit: int) -> list[StoredItem]:
+def _whole_targets(found: Sequence[StoredItem], limit: int) -> list[StoredItem]:
     """Cut a listing so that no target (three items at most) is torn between two pages."""
     if len(found) <= limit:
         return list(found)
@@ -252,4 +248,4 @@ def _seq(text: str | None) -> int | None:
 
 
 def _invalid(message: str) -> RpcError:
-    return RpcError(message, code=INVALID_PARAMS)
+    return RpcError(message, code=ErrorCode.INVALID_PARAMS)
