@@ -109,7 +109,9 @@ def root(
     log_format: Annotated[
         str, typer.Option(metavar="text|json", help="For people, or for machines.")
     ] = "text",
-    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning.")] = "info",
+    log_level: Annotated[
+        str, typer.Option(metavar="LEVEL", help="debug, info, warning, error.")
+    ] = "info",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")

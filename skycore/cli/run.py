@@ -46,7 +46,9 @@ def run_node(context: Context, log_format: str, log_level: str) -> int:
     if log_format not in ("text", "json"):
         raise ConfigError(f"there is no log format {log_format!r}", hint="text or json")
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        raise ConfigError(f"there is no log level {log_level!r}", hint="debug, info or warning")
+        raise ConfigError(
+            f"there is no log level {log_level!r}", hint="debug, info, warning or error"
+        )
     set_up_logs("json" if log_format == "json" else "text", log_level)
     prepare_folder(context)
     return run(
