@@ -10,10 +10,12 @@ from pathlib import Path
 from skycore.contracts.runtime import Entropy, Files, Identity
 from skycore.errors import ConfigError, InvalidKeyError, KeyFileError
 from skycore.model.keys import ED25519, KeySuite, SecretKey, parse_public
+from skycore.model.limits import INSTANCE_ID_BYTES
 from skycore.model.network import NetworkConstants
 from skycore.settings import IdentitySettings, NetworkSettings
 
 __all__ = [
+    "SUITES",
     "load_identity",
     "load_secret",
     "network_constants",
@@ -107,4 +109,4 @@ def load_identity(
 ) -> Identity:
     """Return who this node is, with an instance id for this run."""
     secret = secret or load_secret(network.suite, where, files, entropy)
-    return Identity(network, secret, entropy.bytes(16))
+    return Identity(network, secret, entropy.bytes(INSTANCE_ID_BYTES))

@@ -66,7 +66,7 @@ from skycore.settings import (
 )
 from skycore.wiring import Plan, Provider, make_plan, running
 
-__all__ = ["Assembly", "Node", "Seams", "assemble", "run"]
+__all__ = ["KERNEL_SECTIONS", "Assembly", "Node", "Seams", "assemble", "run"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

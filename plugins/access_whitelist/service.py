@@ -22,7 +22,7 @@ from skycore.contracts.runtime import Files, Identity
 from skycore.errors import ConfigError, InvalidKeyError, RpcError
 from skycore.model.keys import KeySuite, PubKey, parse_public, short
 
-__all__ = ["Whitelist", "open_policy", "open_whitelist"]
+__all__ = ["LEVELS", "Whitelist", "open_policy", "open_whitelist"]
 
 log = logging.getLogger(__name__)
 STATE = "whitelist.json"

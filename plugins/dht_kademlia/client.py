@@ -25,7 +25,7 @@ from skycore.model.keys import PubKey, short
 from skycore.model.limits import CALL_TIMEOUT_S
 from skycore.model.numbers import PacketType, Port
 
-__all__ = ["DHT_SERVICE", "Client"]
+__all__ = ["DHT_SERVICE", "Client", "Meter"]
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from skycore.console import Console, Context
 from skycore.contracts.command import Command
 from skycore.errors import PluginConflictError, PluginError
 
-__all__ = ["LazyGroup", "build_tree"]
+__all__ = ["LazyGroup", "Tree", "build_tree", "warn"]
 
 GROUP_HELP = {
     "keys": "The node's key pair.",

@@ -20,7 +20,7 @@ from skycore.errors import InvalidSignatureError, ItemError
 from skycore.guards.judge import Check, Claim, Evidence, Judge
 from skycore.model.items import Kind, Lease, MutableItem, RankedItem, StoredItem
 
-__all__ = ["Candidate", "Prover", "outcome_name"]
+__all__ = ["Candidate", "Prover", "outcome_name", "seq_of"]
 
 TEXT_MAX = 300
 """A schema's words may quote what a stranger wrote."""

@@ -20,6 +20,7 @@ from skycore.model.network import NetworkConstants
 from skycore.runtime.memory import MemoryFiles
 
 __all__ = [
+    "START_NS",
     "TEST_NETWORK",
     "AlwaysReady",
     "FakeClock",

@@ -20,7 +20,7 @@ from skycore.testing.trace import Dice, Trace
 if TYPE_CHECKING:
     from skycore.testing.loop import SimLoop
 
-__all__ = ["Link", "Path", "Pipe", "SimStream"]
+__all__ = ["LOOPBACK", "Link", "Path", "Pipe", "SimStream", "wake"]
 
 GIVE_UP_S: Final = 924.6
 """How long TCP repeats itself before it calls a connection dead: Linux, tcp_retries2 = 15."""

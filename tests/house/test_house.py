@@ -99,6 +99,17 @@ def test_every_public_module_has_an_exact_all() -> None:
             assert hasattr(module, word), f"{name}.__all__ lists {word}, which is not there"
 
 
+def test_what_a_module_takes_from_another_stands_in_its_all() -> None:
+    modules = {name: importlib.import_module(name) for name in _public_modules()}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            listed = getattr(modules.get(getattr(node, "module", "")), "__all__", None)
+            if isinstance(node, ast.ImportFrom) and listed is not None:
+                for name in node.names:
+                    known = name.name in listed or f"{node.module}.{name.name}" in modules
+                    assert known, f"{path.name}: {node.module}.__all__ lacks {name.name}"
+
+
 def test_every_hook_has_a_plugin_a_suite_and_docs() -> None:
     names = [n for n, e in installed().items() if is_first_party(e)]
     plugins = Plugins(names)
