@@ -6,7 +6,7 @@ from typing import Any
 
 from skycore import hookimpl
 
-__all__ = ["skycore_commands", "skycore_rpc_methods", "skycore_settings"]
+__all__ = ["skycore_commands", "skycore_rpc_methods", "skycore_settings", "skycore_status"]
 
 
 @hookimpl
@@ -23,6 +23,14 @@ def skycore_rpc_methods() -> Any:
     from visor_transports.service import open_transport_methods
 
     return [open_transport_methods]
+
+
+@hookimpl
+def skycore_status() -> Any:
+    """How many transports, and what was refused."""
+    from visor_transports.service import open_transport_status
+
+    return [open_transport_status]
 
 
 @hookimpl

@@ -16,6 +16,7 @@ import msgspec
 from skycore.contracts.access import Level
 from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
 from skycore.contracts.runtime import Clock, Files, Identity, Lifecycle
+from skycore.contracts.status import Health, Status, StatusSource
 from skycore.contracts.transport import Transport, Transports
 from skycore.errors import InvalidKeyError, RpcError, TransportError
 from skycore.model.addresses import Address, Contact, split_host_port
@@ -23,7 +24,7 @@ from skycore.model.keys import PubKey, parse_public, short
 from skycore.tasks import every
 from visor_transports.settings import TransportsByHandSettings
 
-__all__ = ["open_transport_methods"]
+__all__ = ["open_transport_methods", "open_transport_status"]
 
 log = logging.getLogger(__name__)
 STATE = "transports.json"
@@ -195,3 +196,26 @@ async def open_transport_methods(
         tasks.start_soon(keep)
         yield methods
         tasks.cancel_scope.cancel()
+
+
+class _Status:
+    name = "transports"
+
+    def __init__(self, transports: Transports) -> None:
+        self._transports = transports
+
+    async def status(self) -> Status:
+        """Return what is live, and what was refused by the name of its error."""
+        live, counters = self._transports.all(), dict(sorted(self._transports.counters.items()))
+        failed = counters.get("handshakes_failed", 0)
+        return Status(
+            Health.OK,
+            f"{len(live)} transports, {failed} handshakes failed",
+            {"live": len(live), "counters": counters},
+        )
+
+
+@asynccontextmanager
+async def open_transport_status(transports: Transports) -> AsyncIterator[StatusSource]:
+    """Tell what the transport manager counts."""
+    yield _Status(transports)

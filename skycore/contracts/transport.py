@@ -8,7 +8,7 @@ windows of the streams above.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -159,6 +159,11 @@ class Transports(Protocol):
     """The transport manager: dials, secures, keeps one live link per peer and type, dispatches."""
 
     addresses: Addresses
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Return what happened since the start; a refusal counts under its error's name, too."""
+        ...
 
     def all(self) -> Sequence[Transport]:
         """Return the live transports."""

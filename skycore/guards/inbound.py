@@ -8,7 +8,6 @@ is kept of a connection before Security has proven who is there.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -19,8 +18,8 @@ from skycore.contracts.security import SecureChannel, Security
 from skycore.contracts.transport import Listener, TransportType
 from skycore.errors import RemoteProtocolError, TransportError
 from skycore.guards.handshakes import Handshakes
+from skycore.guards.refusals import Refusals
 from skycore.model.addresses import Address
-from skycore.model.keys import short
 from skycore.model.numbers import PacketType
 from skycore.model.packets import encode_packet
 
@@ -47,7 +46,7 @@ class Inbound:
         *,
         listening: Callable[[], Sequence[Address]],
         welcome: Welcome,
-        counters: Counter[str],
+        refusals: Refusals,
     ) -> None:
         self.places = places
         self._kind = kind.name
@@ -55,7 +54,7 @@ class Inbound:
         self._security = security
         self._listening = listening
         self._welcome = welcome
-        self._counters = counters
+        self._refusals = refusals
 
     async def run(self, lifecycle: Lifecycle, tasks: TaskGroup) -> None:
         """Accept for ever, once the node is ready to serve strangers."""
@@ -67,7 +66,7 @@ class Inbound:
                 log.warning("accept failed type=%s error=%r", self._kind, str(bad))
                 await anyio.sleep(ACCEPT_RETRY_S)
                 continue
-            self._counters["accepted"] += 1
+            self._refusals.counters["accepted"] += 1
             tasks.start_soon(self._take, stream)
 
     async def _take(self, stream: ByteStream) -> None:
@@ -78,8 +77,7 @@ class Inbound:
         try:
             self._welcome(channel, host)
         except TransportError as bad:
-            self._counters["refused"] += 1
-            log.debug("transport refused pk=%s reason=%r", short(channel.remote), str(bad))
+            self._refusals.link(channel.remote, self._kind, bad)
             with anyio.move_on_after(CLOSE_S):
                 await channel.send(encode_packet(PacketType.ERROR, b"\0" + str(bad).encode()[:200]))
             await close_stream(channel)
@@ -90,13 +88,16 @@ class Inbound:
             channel = await self.places.run(
                 host, lambda: self._security.inbound(stream, self._listening())
             )
+            if channel is None:
+                text = "other handshakes needed the place"
+                self._refusals.handshake(self._kind, host, "TooManyHandshakes", text)
         except (TransportError, RemoteProtocolError) as bad:
-            log.debug("handshake failed type=%s host=%s error=%r", self._kind, host, str(bad))
+            self._refusals.handshake(self._kind, host, type(bad).__name__, str(bad))
         except Exception:
+            self._refusals.counters["handshakes_failed"] += 1
             log.exception("handshake failed type=%s host=%s", self._kind, host)
         finally:
             if channel is None:
-                self._counters["handshakes_failed"] += 1
                 await close_stream(stream)
         return channel
 

@@ -23,6 +23,7 @@ from skycore.contracts.runtime import Clock
 from skycore.contracts.security import Hello, SecureChannel
 from skycore.contracts.transport import PacketHandler, RefusalHandler
 from skycore.errors import RemoteProtocolError, TransportClosedError
+from skycore.guards.refusals import Refusals
 from skycore.guards.sendqueue import SendQueue
 from skycore.model.keys import PubKey, short
 from skycore.model.numbers import PacketType
@@ -53,6 +54,7 @@ class LinkOwner(Protocol):
     """What a link needs of its manager. All of it is synchronous."""
 
     clock: Clock
+    refusals: Refusals
 
     @property
     def handlers(self) -> Mapping[int, PacketHandler]:
@@ -242,7 +244,7 @@ class Link:
                 f"closed by the peer: {end}" if str(end) else "closed by the peer", tell=False
             )
         except RemoteProtocolError as bad:
-            self.close(f"the peer broke the protocol: {bad}")
+            self._broken(bad)
         except Exception:
             log.exception("reading failed pk=%s type=%s", short(self.remote), self.type)
             self.close("reading failed", tell=False)
@@ -264,8 +266,7 @@ class Link:
                 if self._closed:
                     return
         except RemoteProtocolError as bad:
-            log.info("bad packet pk=%s type=%s error=%r", short(self.remote), self.type, str(bad))
-            self.close(f"the peer broke the protocol: {bad}")
+            self._broken(bad)
         except TransportClosedError as end:
             self.close(f"the answer to a packet could not be sent: {end}")
         except Exception:
@@ -292,6 +293,10 @@ class Link:
         self._scope.cancel()
 
     # --- the link itself: ping, pong, error -------------------------------------------------------
+
+    def _broken(self, bad: RemoteProtocolError) -> None:
+        self._owner.refusals.broken(self.remote, self.type, bad)
+        self.close(f"the peer broke the protocol: {bad}")
 
     def _control_out(self, packet_type: int, payload: bytes) -> None:
         if not self._closed and not self._queue.put_urgent(packet_type, payload):

@@ -37,11 +37,7 @@ from skycore.contracts.transport import (
     TransportType,
     TransportUp,
 )
-from skycore.errors import (
-    DialError,
-    PluginConflictError,
-    TransportError,
-)
+from skycore.errors import DialError, PluginConflictError, TransportError
 from skycore.events import Events
 from skycore.guards.addresses import AddressBook, as_seen
 from skycore.guards.dials import Dials
@@ -49,6 +45,7 @@ from skycore.guards.handshakes import Handshakes
 from skycore.guards.inbound import Inbound, close_stream, host_of
 from skycore.guards.links import LABELS, PING_TICKS, Link
 from skycore.guards.linktable import LinkTable
+from skycore.guards.refusals import Refusals
 from skycore.model.addresses import Address, Contact
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import HELLO_ADDRESSES_MAX
@@ -110,7 +107,8 @@ class TransportManager:
         self.clock = clock
         self.handlers: dict[int, PacketHandler] = {}
         self.inbounds: dict[str, Inbound] = {}
-        self.counters: Counter[str] = Counter()
+        self.refusals = Refusals(clock)
+        self.counters: Counter[str] = self.refusals.counters
         """What happened since the start: accepted, handshakes failed, dials failed and so on."""
         self._settings = settings
         self._types = {one.name: one for one in types}
@@ -348,7 +346,7 @@ class TransportManager:
             ),
             listening=self.listening,
             welcome=welcome,
-            counters=self.counters,
+            refusals=self.refusals,
         )
         return side
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -176,6 +176,11 @@ class MemoryTransports:
     def find(self, remote: bytes) -> MemoryTransport | None:
         """Return the live transport to a key."""
         return self._live.get(remote)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Count nothing."""
+        return {}
 
     def listening(self) -> Sequence[Address]:
         """Return nothing: there are no addresses in memory."""

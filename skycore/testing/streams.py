@@ -8,7 +8,7 @@ transport's handshake would.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -229,6 +229,11 @@ class MemoryTransports:
     def all(self) -> Sequence[object]:
         """Return none."""
         return ()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Count nothing."""
+        return {}
 
     def listening(self) -> Sequence[Address]:
         """Return nowhere."""

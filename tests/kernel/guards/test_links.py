@@ -6,6 +6,7 @@ import pytest
 from skycore.contracts.security import Hello
 from skycore.errors import RemoteProtocolError, TransportClosedError
 from skycore.guards.links import Link
+from skycore.guards.refusals import Refusals
 from skycore.model.limits import TRANSPORT_QUEUE_MAX
 from skycore.model.packets import PacketParser, encode_packet, transport_id
 from skycore.testing.fakes import identity
@@ -66,6 +67,7 @@ class Channel:
 class Owner:
     def __init__(self):
         self.clock = SimClock()
+        self.refusals = Refusals(self.clock)
         self.handlers = {}
         self.closed = []
         self.ended = []

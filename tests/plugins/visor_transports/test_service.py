@@ -98,3 +98,15 @@ async def test_the_list_is_bounded(world):
     with pytest.raises(SkycoreError, match="kept already"):
         await call(alice, "tp.add", remote=carol.public.hex(),
                    address=carol.contact.partition("@")[2])  # fmt: skip
+
+
+async def test_what_was_refused_is_counted_by_name(world, two):
+    alice, bob, where = two
+    stranger = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+    with pytest.raises(SkycoreError):
+        await call(alice, "tp.add", remote=stranger, address=where)
+    await call(alice, "tp.add", remote=bob.public.hex(), address=where)
+    told = await call(bob, "Summary")
+    fields = next(p["fields"] for p in told["parts"] if p["name"] == "transports")
+    assert fields["live"] == 1
+    assert fields["counters"] == {"HandshakeAuthError": 1, "accepted": 2, "handshakes_failed": 1}
