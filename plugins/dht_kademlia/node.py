@@ -60,6 +60,8 @@ class Stats:
     lookups: Counter[str] = field(default_factory=Counter)
     calls_served: int = 0
     calls_failed: int = 0
+    malformed: int = 0
+    """Frames of peers that were none, and ended their stream."""
     puts: int = 0
     replicas: int = 0
     """Stored replicas of all puts together."""

@@ -199,3 +199,5 @@ class StatusResult(msgspec.Struct, frozen=True):
     calls_failed: int
     refused: dict[str, int]
     last_sync: dict[str, Any] | None
+    malformed: int = 0
+    """Frames of peers that were none, and ended their stream."""

@@ -51,6 +51,7 @@ from skycore.errors import (
     TransportError,
 )
 from skycore.frames import FrameReader
+from skycore.logs import LimitedLog
 from skycore.model.items import Cursor, Lease, MutableItem
 from skycore.model.keys import short
 from skycore.model.limits import (
@@ -102,6 +103,7 @@ class Server:
         self._budget = Budget(node.settings.peer_bytes_per_s)
         self._open: dict[_Serving, bytes] = {}
         self._by_peer: Counter[bytes] = Counter()
+        self._malformed = LimitedLog(log, node.clock.now)
 
     async def accept(self, listener: StreamListener, tasks: TaskGroup) -> None:
         """Take streams for as long as the node lives."""
@@ -164,7 +166,7 @@ class Server:
             try:
                 body = await reader.read()
             except RemoteProtocolError as bad:
-                log.info("closed a stream peer=%s error=%r", short(peer), str(bad))
+                self._bad(peer, bad)
                 return
             if body is None:
                 return
@@ -189,7 +191,7 @@ class Server:
         except UnsupportedMethodError as old:
             error = ErrorReply(ErrorCode.METHOD_UNKNOWN, str(old))
         except RemoteProtocolError as bad:
-            log.info("bad request peer=%s error=%r", short(peer), str(bad))
+            self._bad(peer, bad)
             error, going_on = ErrorReply(ErrorCode.PROTOCOL, str(bad)), False
         except CursorInvalidError as foreign:
             error = ErrorReply(ErrorCode.CURSOR_INVALID, str(foreign))
@@ -198,6 +200,10 @@ class Server:
         except StoreError as broken:
             error = ErrorReply(ErrorCode.SERVER, str(broken))
         return self._codec.encode(DhtMethod.ERROR, error), going_on
+
+    def _bad(self, peer: bytes, bad: RemoteProtocolError) -> None:
+        self._node.stats.malformed += 1
+        self._malformed.warning("closed a stream peer=%s error=%r", short(peer), str(bad))
 
     # --- methods ---------------------------------------------------------------------------------
 

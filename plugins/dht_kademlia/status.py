@@ -41,6 +41,7 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         "replicas_per_put": round(stats.replicas / stats.puts, 1) if stats.puts else 0.0,
         "calls_served": stats.calls_served,
         "calls_failed": stats.calls_failed,
+        "malformed": stats.malformed,
         "refused": {str(code): count for code, count in sorted(stats.refused.items())},
         "last_sync": sync,
     }
