@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from skycore.testing.recording import generate_recording
 
 from examples.demo import demo
+from skycore.testing.recording import generate_recording
 
 pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[2]
