@@ -89,7 +89,7 @@ def key(node):
 
 async def until(condition, limit_s=100.0):
     with anyio.fail_after(limit_s):
-        while not condition():  # noqa: ASYNC110 - virtual time: a poll costs nothing
+        while not condition():
             await anyio.sleep(0.05)
 
 

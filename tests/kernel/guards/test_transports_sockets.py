@@ -84,7 +84,7 @@ async def echoed(one, other, payload=b"hello"):
 
 async def until(condition):
     with anyio.fail_after(30):
-        while not condition():  # noqa: ASYNC110 - the kernel sends no event for these
+        while not condition():
             await anyio.sleep(0.02)
 
 
