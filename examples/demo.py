@@ -1,14 +1,15 @@
 """`make demo`: a full node and three visors, as processes, over real sockets.
 
-A recording of a whole network is imported at the first visor, which mirrors it in the name of the
-network's authority; the other visors sync it from the full node, and are compared with it record
-for record. One call between nodes is allowed, one refused. The last line is the figures; the exit
-code is 0 only if all of it held.
+A recording of a whole network (generated, or the file that SKYCORE_RECORDING names) is imported at
+the first visor, which mirrors it in the name of the network's authority; the other visors sync it
+from the full node, and are compared with it record for record. One call between nodes is allowed,
+one refused. The last line is the figures; the exit code is 0 only if all of it held.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,8 @@ from pathlib import Path
 from skycore.testing.processes import NodeProcess, NodeProcessError, node_processes
 from skycore.testing.recording import generate_recording
 
-RECORDING = Path(__file__).parents[2] / "shared" / "data" / "skywire-2025-10-28.json.gz"
+RECORDING = "SKYCORE_RECORDING"
+"""Environment: the path of a recording to import; without it one is generated."""
 SALTS = ("svc", "dmsg", "tp")
 
 
@@ -121,9 +123,8 @@ def demo(folder: Path, recording: Path) -> str:
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="skynode-demo-") as name:
         folder = Path(name)
-        recording = RECORDING
-        if not recording.exists():
-            recording = folder / "generated.json"
+        recording = Path(os.environ.get(RECORDING) or folder / "generated.json")
+        if RECORDING not in os.environ:
             recording.write_bytes(generate_recording(seed=1))
         try:
             figures = demo(folder, recording)

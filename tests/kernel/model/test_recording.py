@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from skycore.model.limits import VALUE_MAX
 from skycore.model.recording import RATIO_MAX, facts, latest_facts, read_recording
 from skycore.testing.recording import generate_recording
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "skywire-2025-10-28.json.gz"
+REAL = Path(os.environ.get("SKYCORE_RECORDING", "no recording"))
 NAMESPACES = {b"dmsg": DMSG, b"svc": SVC, b"tp": TP}
 
 
@@ -52,7 +53,7 @@ def check_all(recording):
 
 def test_the_real_recording_is_read_whole():
     if not REAL.exists():
-        pytest.skip("the recording of 2025-10-28 is not beside the repository")
+        pytest.skip("SKYCORE_RECORDING does not name the recording of 2025-10-28")
     recording = read_recording(REAL.read_bytes())
     assert check_all(recording) == [
         {b"dmsg": 3_044, b"svc": 1_364},
