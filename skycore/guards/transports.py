@@ -385,6 +385,8 @@ async def open_transports(
         manager = TransportManager(
             settings, types, security, identity, clock, entropy, events, tasks
         )
+        for address in (a for _, listener in bound for a in listener.addresses):
+            log.info("listening type=%s endpoint=%s", address.kind, address.endpoint)
         sides = [manager.inbound(kind, listener) for kind, listener in bound]
         for side in sides:  # all addresses are known before anybody is told them
             tasks.start_soon(side.run, lifecycle, tasks)
