@@ -22,7 +22,7 @@ from skycore.errors import (
     WiringError,
 )
 
-__all__ = ["app", "main"]
+__all__ = ["BUILT_IN", "app", "main"]
 
 BUILT_IN = (
     Command("keys new", "Make a key pair; refuses to overwrite one.", "skycore.cli.keys:new"),

@@ -53,7 +53,7 @@ def test_every_code_is_documented():
 def test_the_limits_are_documented():
     limits = ServerLimits()
     assert f"{RPC_FRAME_MAX:,}" in PAGE
-    assert f"| nesting | {JSON_DEPTH_MAX} |" in PAGE
+    assert f"| nesting (`JSON_DEPTH_MAX`) | {JSON_DEPTH_MAX} |" in PAGE
     assert f"| calls of one caller that run | {limits.running_max} |" in PAGE
     assert f"waiting ones included | {limits.open_max} |" in PAGE
     assert f"of one caller | {limits.held_bytes_max // 2**20} MiB |" in PAGE
