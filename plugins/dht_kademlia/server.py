@@ -39,6 +39,7 @@ from dht_kademlia.core.messages import (
     Value,
     known_rank,
 )
+from dht_kademlia.core.unsent import Unsent
 from dht_kademlia.node import Kademlia
 from skycore.contracts.store import ChangeFilter, PutOutcome
 from skycore.contracts.streams import Stream, StreamListener
@@ -69,6 +70,8 @@ log = logging.getLogger(__name__)
 
 BUDGET_WAIT_MAX_S: Final = 5.0
 REAP_S: Final = 5.0
+LARGE: Final = 65_536
+"""Answers from here on count on `unsent_bytes_max`, bytes."""
 REQUEST_S: Final = PAGE_TIMEOUT_S
 """For a whole request: waiting for the budget, the work, and a peer that reads slowly."""
 
@@ -101,6 +104,7 @@ class Server:
         self._node = node
         self._codec = codec
         self._budget = Budget(node.settings.peer_bytes_per_s)
+        self._unsent: Unsent[_Serving] = Unsent(node.settings.unsent_bytes_max)
         self._open: dict[_Serving, bytes] = {}
         self._by_peer: Counter[bytes] = Counter()
         self._malformed = LimitedLog(log, node.clock.now)
@@ -174,7 +178,21 @@ class Server:
             self._node.heard(peer)
             reply, going_on = await self._answer(peer, body)
             self._budget.spend(peer, len(body) + len(reply), clock.now())
+            if len(reply) < LARGE:
+                await stream.send(reply)
+            else:
+                await self._send_large(stream, peer, serving, reply)
+
+    async def _send_large(
+        self, stream: Stream, peer: bytes, serving: _Serving, reply: bytes
+    ) -> None:
+        """Send what the node must hold until the peer has read it."""
+        for slow in self._unsent.add(serving, peer, len(reply)):
+            slow.end("it did not read, and memory ran short")
+        try:
             await stream.send(reply)
+        finally:
+            self._unsent.remove(serving)
 
     async def _answer(self, peer: bytes, body: bytes) -> tuple[bytes, bool]:
         """Return the reply's frame, and whether the stream may go on."""

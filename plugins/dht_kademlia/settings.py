@@ -28,6 +28,9 @@ class KademliaSettings(PluginSettings):
     """A read is answered from this node's own copy if it came in this lately, in seconds."""
     peer_bytes_per_s: int = Field(32 * 1024 * 1024, ge=65_536)
     """Bytes of answers that one peer may draw in a second; beyond, its answers wait."""
+    unsent_bytes_max: int = Field(32 * 1024 * 1024, ge=4 * 1024 * 1024)
+    """Bytes of answers to all peers that may wait for their readers; over it, the peer that holds
+    most loses its oldest answer."""
     peer_streams_max: int = Field(16, ge=1)
     """Streams that one peer may have open at this node's server."""
     streams_max: int = Field(1_024, ge=16)
