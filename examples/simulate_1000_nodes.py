@@ -9,6 +9,7 @@ them write a record, a tenth is killed without a goodbye, and then others read w
 
 from __future__ import annotations
 
+import logging
 import random
 import resource
 import statistics
@@ -24,7 +25,7 @@ from skycore.contracts.publish import Fact, Publisher
 from skycore.testing import SimNode, World, simulate
 
 READS = 200
-SETTLE_S = 45
+SETTLE_S = 10
 SETTINGS = {"dht_kademlia": {"check_interval_s": 600}}
 
 
@@ -46,7 +47,7 @@ async def scenario(n: int, seed: int) -> Report:
     async with World(seed, settings=SETTINGS) as world:
         report = Report(world, f"{n} nodes, seed {seed}")
         await world.full_node()
-        nodes = await world.spawn("visor", n=n - 1)
+        nodes = await world.spawn("visor", n=n - 1, pause_s=0.05)
         await anyio.sleep(SETTLE_S)
         counts = [peers(node) for node in nodes]
         median = statistics.median(counts)
@@ -88,6 +89,7 @@ def peers(node: SimNode) -> int:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     Console().print(simulate(scenario, n, seed, seed=seed, limit_s=3_600).table)

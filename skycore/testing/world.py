@@ -179,11 +179,16 @@ class World:
         settings: Mapping[str, Any] | None = None,
         *,
         seeds: Sequence[SimNode] | None = None,
+        pause_s: float = 0.0,
     ) -> list[SimNode]:
-        """Prepare nodes and start them, one after the other; return when all are ready."""
+        """Prepare nodes and start them, one after the other; return when all are ready.
+
+        Without a pause (virtual seconds between two starts) all of them start at one time.
+        """
         fresh = self.prepare(profile, n, settings, seeds=seeds)
         for node in fresh:
             await self.start(node)
+            await anyio.sleep(pause_s)
         return fresh
 
     async def full_node(self, settings: Mapping[str, Any] | None = None) -> SimNode:
