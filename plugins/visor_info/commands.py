@@ -26,7 +26,7 @@ def _text(console: Console, r: dict[str, Any]) -> object:
         ("version", overview["version"]),
         ("up for", _duration(overview["uptime_s"])),
         ("listening", ", ".join(overview["listening"]) or "no"),
-        ("transports", len(overview["transports"])),
+        ("transports", overview["transport_count"]),
         ("health", health["health"]),
     ]
     for part in r["parts"]:
