@@ -42,7 +42,7 @@ from skycore.jsonrpc.messages import (
     progress_frame,
     result_frame,
 )
-from skycore.jsonrpc.turns import Sender, TaskPool, Turns
+from skycore.jsonrpc.turns import Room, Sender, TaskPool, Turns
 from skycore.logs import LimitedLog
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import RPC_FRAME_MAX
@@ -64,6 +64,8 @@ class ServerLimits:
     """Calls of one caller, waiting ones included; over it: TooManyRequests."""
     held_bytes_max: int = 4 * RPC_FRAME_MAX
     """Bytes of unanswered calls of one caller, half-read ones included."""
+    unsent_bytes_max: int = RPC_FRAME_MAX
+    """Bytes of answers that one caller has not read; over it, no call of his is begun."""
     frame_max: int = RPC_FRAME_MAX
     quiet_s: float | None = None
     """A stream without a call, or whose answers are not read, is closed after this long."""
@@ -89,11 +91,12 @@ def _noticing(work: Coroutine[Any, Any, T], waits: Callable[[], None]) -> Genera
 class _Peer:
     """One caller's share of the server."""
 
-    __slots__ = ("held", "name", "open", "sessions", "turns")
+    __slots__ = ("held", "name", "open", "sessions", "turns", "unsent")
 
     def __init__(self, caller: Caller, limits: ServerLimits) -> None:
         self.name = short(caller.remote) if caller.remote else "local"
         self.turns = Turns(limits.running_max)
+        self.unsent = Room(limits.unsent_bytes_max)
         self.open = 0
         self.held = 0
         self.sessions: dict[_Session, None] = {}
@@ -201,7 +204,7 @@ class _Session:
 
     __slots__ = (
         "_caller", "_calls", "_ended", "_frames", "_half_read", "_news", "_over", "_peer",
-        "_sender", "_server", "_stream", "_telling", "quiet_since",
+        "_sender", "_server", "_stream", "_telling", "_unsent", "quiet_since",
     )  # fmt: skip
 
     def __init__(self, server: RpcServer, peer: _Peer, stream: RpcStream, caller: Caller) -> None:
@@ -211,6 +214,8 @@ class _Session:
         self._caller = caller
         self._frames = FrameReader(self, server.limits.frame_max)
         self._sender = Sender(stream)
+        # local programs are many users in one name: one that is deaf must not stop the others
+        self._unsent = Room(server.limits.unsent_bytes_max) if caller.is_local else peer.unsent
         self._calls: set[anyio.CancelScope] = set()
         """Of calls whose task no longer reads."""
         self._news: dict[CallId, tuple[int, int, str]] = {}
@@ -296,7 +301,11 @@ class _Session:
             with scope:
                 reply = await _noticing(self._reply(body), waits)
                 self.quiet_since = self._server.clock.now()
-                await self._sender.send(reply)
+                self._unsent.add(len(reply))
+                try:
+                    await self._sender.send(reply)
+                finally:
+                    self._unsent.add(-len(reply))
         finally:
             self._peer.held -= size
             self._server.calls += 1
@@ -346,7 +355,7 @@ class _Session:
             )
         peer.open += 1
         try:
-            await peer.turns.take()
+            await self._take_turn()
             try:
                 return await server.rpc.call_json(
                     self._caller, request.method, bytes(request.params), self._teller(request.id)
@@ -356,6 +365,15 @@ class _Session:
         finally:
             peer.open -= 1
             self._news.pop(request.id, None)
+
+    async def _take_turn(self) -> None:
+        """Wait until the caller runs few enough calls, and has read enough of their answers."""
+        while True:
+            await self._unsent.wait()
+            await self._peer.turns.take()
+            if not self._unsent.full:
+                return
+            self._peer.turns.give_back()  # a call that ended meanwhile filled the room
 
     def _teller(self, call_id: CallId) -> Callable[[int, int, str], None]:
         def tell(done: int, total: int, text: str) -> None:

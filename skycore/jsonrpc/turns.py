@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from skycore.errors import StreamError
 from skycore.jsonrpc.messages import RpcStream
 
-__all__ = ["Sender", "TaskPool", "Turns"]
+__all__ = ["Room", "Sender", "TaskPool", "Turns"]
 
 IDLE_TASKS_MAX = 64
 
@@ -52,6 +52,36 @@ class Sender:
             if self._freed is not None:
                 self._freed.set()
                 self._freed = None
+
+
+class Room:
+    """Bytes of answers that wait for their reader: who would add to too many waits."""
+
+    __slots__ = ("_bytes_max", "_held", "_some")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._held = 0
+        self._some: anyio.Event | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing may be added now."""
+        return self._held >= self._bytes_max
+
+    async def wait(self) -> None:
+        """Return once there is room."""
+        while self.full:
+            if self._some is None:
+                self._some = anyio.Event()
+            await self._some.wait()
+
+    def add(self, size: int) -> None:
+        """Hold an answer; a negative size lets it go."""
+        self._held += size
+        if self._some is not None and not self.full:
+            self._some.set()
+            self._some = None
 
 
 class Turns:

@@ -284,6 +284,19 @@ async def test_f11_an_answer_that_nobody_reads_is_given_up(serving, settle):
         assert net.server.streams == 0
 
 
+async def test_f11_no_call_is_begun_for_a_caller_that_reads_no_answers(serving, settle):
+    limits = ServerLimits(running_max=2, unsent_bytes_max=2**20)
+    async with serving(limits) as net:
+        stream, other = await net.stream(), await net.client(caller=None)
+        net.methods.gate.set()
+        for i in range(10):
+            await stream.send(call(i, "slow", text="x" * 2**20))
+        await settle()
+        assert net.methods.entered <= 3
+        assert await other.call("echo")
+        assert len(await answers(stream, 10)) == net.methods.entered == 10
+
+
 async def test_an_answer_too_big_for_a_frame_is_an_error(net):
     client = await net.client()
     with pytest.raises(RpcError) as told:
