@@ -1,34 +1,31 @@
-"""Real sockets: plain, non-blocking, under anyio's readiness waits.
+"""Real sockets: dialling and listening. A connection that stands is `skycore.runtime.tcp`'s.
 
-Why not anyio's own socket streams: trying the system call first and waiting only when it would
-block is about twice as fast for what a node does (small messages both ways), works the same on
-asyncio and uvloop, and keeps no buffer of its own, so back-pressure is the kernel's.
+Why plain sockets under readiness waits here: a dial that is cancelled, an accept without file
+descriptors and a port that is taken are told apart by errno, which the loops' own helpers hide.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 from skycore.errors import DialError, TransportError
+from skycore.runtime.tcp import READ_BYTES, TcpStream
 
 __all__ = ["RealNetwork", "TcpStream"]
 
 log = logging.getLogger(__name__)
 
-TURNS_MAX = 16
-"""Calls that succeed at once before the task lets others run: nobody starves beside a busy link."""
 BACKLOG = 1_024
 SHORTAGE_WAIT_S = 0.25
 """Pause of an accept loop without file descriptors: how late it notices that there are some."""
@@ -38,110 +35,12 @@ Candidate = tuple[int, Any]
 """Address family and socket address."""
 
 
-class TcpStream(ByteStream):
-    """A connected TCP socket as anyio's ByteStream.
-
-    Raises anyio's `EndOfStream`, `BrokenResourceError` and `ClosedResourceError`, like its own
-    streams. One reader and one writer at a time; closing wakes both.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        with contextlib.suppress(OSError):  # a connection that is gone already says so when read
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = sock
-        self._turns = 0
-        self._closed = False
-
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
-        """Return at least one byte."""
-        await self._turn()
-        while True:
-            try:
-                data = self._socket.recv(max_bytes)
-            except (BlockingIOError, InterruptedError):
-                self._turns = 0
-                await anyio.wait_readable(self._socket)
-                continue
-            except OSError as bad:
-                raise self._lost(bad) from bad
-            if not data:
-                raise anyio.EndOfStream
-            return data
-
-    async def send(self, item: bytes) -> None:
-        """Send all of it."""
-        await self._turn()
-        try:
-            sent = self._socket.send(item)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as bad:
-            raise self._lost(bad) from bad
-        if sent < len(item):
-            await self._send_rest(memoryview(item)[sent:])
-
-    async def _send_rest(self, rest: memoryview) -> None:
-        while rest:
-            self._turns = 0
-            await anyio.wait_writable(self._socket)
-            try:
-                rest = rest[self._socket.send(rest) :]
-            except (BlockingIOError, InterruptedError):
-                continue
-            except OSError as bad:
-                raise self._lost(bad) from bad
-
-    async def _turn(self) -> None:
-        """Let others run now and then: before the call, for a cancelled one must lose no bytes."""
-        self._turns += 1
-        if self._turns >= TURNS_MAX:
-            self._turns = 0
-            await checkpoint()
-
-    def _lost(self, bad: OSError) -> Exception:
-        if self._closed:
-            return anyio.ClosedResourceError()
-        return anyio.BrokenResourceError(bad.strerror or str(bad))
-
-    async def send_eof(self) -> None:
-        """End our direction."""
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError as bad:
-            raise self._lost(bad) from bad
-        await checkpoint()
-
-    async def aclose(self) -> None:
-        """Close at once. Whoever waits on it is woken; the kernel still sends what it holds."""
-        if not self._closed:
-            self._closed = True
-            anyio.notify_closing(self._socket)
-            self._socket.close()
-        await checkpoint()
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """Return anyio's typed attributes: both addresses as (host, port)."""
-        return {
-            SocketAttribute.local_address: lambda: self._socket.getsockname()[:2],
-            SocketAttribute.remote_address: lambda: _plain(self._socket.getpeername()),
-        }
-
-
-def _plain(address: Any) -> tuple[str, int]:
-    """Return (host, port), an IPv4 peer of a dual-stack socket under its IPv4 name."""
-    host, port = address[:2]
-    if host.startswith("::ffff:") and "." in host:
-        host = host.removeprefix("::ffff:")
-    return host, port
-
-
 class _Listener:
     """A bound socket that accepts for as long as it is open."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, buffer: bytearray) -> None:
         self._socket = sock
+        self._buffer = buffer
         self._short = False
         self.host, self.port = sock.getsockname()[:2]
 
@@ -160,7 +59,7 @@ class _Listener:
                 self._short = False
                 log.info("accepting again port=%d", self.port)
             await checkpoint()
-            return TcpStream(accepted)
+            return TcpStream(accepted, self._buffer)
 
     async def _trouble(self, bad: OSError) -> None:
         if self._socket.fileno() < 0:
@@ -175,7 +74,10 @@ class _Listener:
 
 
 class RealNetwork:
-    """TCP of this machine. `contracts.runtime.Network`."""
+    """TCP of this machine, for one event loop. `contracts.runtime.Network`."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(READ_BYTES)
 
     async def connect_tcp(self, host: str, port: int) -> ByteStream:
         """Open a connection to the first of the host's addresses that takes one, in their order.
@@ -189,7 +91,7 @@ class RealNetwork:
         failures = []
         for family, address in candidates:
             try:
-                return await _connect(family, address)
+                return await _connect(family, address, self._buffer)
             except OSError as bad:
                 failures.append(f"{address[0]} port {address[1]}: {_words(bad)}")
         raise DialError("; ".join(failures) or f"{host} has no address")
@@ -212,7 +114,7 @@ class RealNetwork:
                 else "",
             ) from bad
         try:
-            yield _Listener(sock)
+            yield _Listener(sock, self._buffer)
         finally:
             anyio.notify_closing(sock)
             sock.close()
@@ -250,7 +152,7 @@ def _bind(family: int, address: Any) -> socket.socket:
     return sock
 
 
-async def _connect(family: int, address: Any) -> TcpStream:
+async def _connect(family: int, address: Any, buffer: bytearray) -> TcpStream:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -268,4 +170,4 @@ async def _connect(family: int, address: Any) -> TcpStream:
     except BaseException:
         sock.close()
         raise
-    return TcpStream(sock)
+    return TcpStream(sock, buffer)
