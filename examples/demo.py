@@ -1,15 +1,14 @@
 """`make demo`: a full node and three visors, as processes, over real sockets.
 
-A recording of a whole network (generated, or the file that SKYCORE_RECORDING names) is imported at
-the first visor, which mirrors it in the name of the network's authority; the other visors sync it
-from the full node, and are compared with it record for record. One call between nodes is allowed,
-one refused. The last line is the figures; the exit code is 0 only if all of it held.
+A recording of a whole network (a real one where it is at hand, else one of the same shape) is
+imported at the first visor, which mirrors it in the name of the network's authority; the other
+visors sync it from the full node, and are compared with it record for record. One call between
+nodes is allowed, one refused. The last line is the figures; the exit code is 0 only if all held.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skycore.testing.processes import NodeProcess, NodeProcessError, node_processes
-from skycore.testing.recording import generate_recording
+from skycore.testing.recording import generate_recording, real_recording
 
-RECORDING = "SKYCORE_RECORDING"
-"""Environment: the path of a recording to import; without it one is generated."""
+REPOSITORY = Path(__file__).parents[1]
 SALTS = ("svc", "dmsg", "tp")
 
 
@@ -123,8 +121,9 @@ def demo(folder: Path, recording: Path) -> str:
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="skynode-demo-") as name:
         folder = Path(name)
-        recording = Path(os.environ.get(RECORDING) or folder / "generated.json")
-        if RECORDING not in os.environ:
+        recording = real_recording(REPOSITORY)
+        if recording is None:
+            recording = folder / "generated.json"
             recording.write_bytes(generate_recording(seed=1))
         try:
             figures = demo(folder, recording)

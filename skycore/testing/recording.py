@@ -6,16 +6,29 @@ For tests and benchmarks where no real recording is at hand. The same seed gives
 from __future__ import annotations
 
 import json
+import os
 import random
+from pathlib import Path
 from typing import Any
 
 from skycore.model.packets import transport_id
 
-__all__ = ["generate_recording"]
+__all__ = ["generate_recording", "real_recording"]
 
 COUNTRIES = ("IT", "DE", "FR", "NL", "US", "JP", "BR", "AU")
 CHURN = 0.004
 """Share of rows that change between two snapshots, as in the real recordings."""
+
+
+def real_recording(repository: Path) -> Path | None:
+    """Return a recording of the real network, or None where there is none at hand.
+
+    The file that SKYCORE_RECORDING names, else the one in `shared/data` beside the repository.
+    """
+    named = os.environ.get("SKYCORE_RECORDING")
+    beside = repository.parent / "shared" / "data" / "skywire-2025-10-28.json.gz"
+    path = Path(named) if named else beside
+    return path if path.exists() else None
 
 
 def generate_recording(

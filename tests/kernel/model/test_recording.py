@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import os
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -18,9 +17,9 @@ from namespaces_skywire.declarations import DMSG, SVC, TP
 from skycore.errors import RecordingError
 from skycore.model.limits import VALUE_MAX
 from skycore.model.recording import RATIO_MAX, facts, latest_facts, read_recording
-from skycore.testing.recording import generate_recording
+from skycore.testing.recording import generate_recording, real_recording
 
-REAL = Path(os.environ.get("SKYCORE_RECORDING", "no recording"))
+REAL = real_recording(Path(__file__).parents[3])
 NAMESPACES = {b"dmsg": DMSG, b"svc": SVC, b"tp": TP}
 
 
@@ -52,8 +51,8 @@ def check_all(recording):
 
 
 def test_the_real_recording_is_read_whole():
-    if not REAL.exists():
-        pytest.skip("SKYCORE_RECORDING does not name the recording of 2025-10-28")
+    if REAL is None:
+        pytest.skip("the recording of 2025-10-28 is not beside the repository")
     recording = read_recording(REAL.read_bytes())
     assert check_all(recording) == [
         {b"dmsg": 3_044, b"svc": 1_364},
