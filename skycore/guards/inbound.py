@@ -93,7 +93,7 @@ class Inbound:
                 self._refusals.handshake(self._kind, host, "TooManyHandshakes", text)
         except (TransportError, RemoteProtocolError) as bad:
             self._refusals.handshake(self._kind, host, type(bad).__name__, str(bad))
-        except Exception:
+        except Exception:  # never more than this connection
             self._refusals.counters["handshakes_failed"] += 1
             log.exception("handshake failed type=%s host=%s", self._kind, host)
         finally:
@@ -106,7 +106,7 @@ def host_of(stream: ByteStream) -> str:
     """Return where a connection comes from; empty where that has no name."""
     try:
         return str(stream.extra(SocketAttribute.remote_address, ("", 0))[0])
-    except OSError:  # it is gone already
+    except (OSError, TypeError, LookupError):  # it is gone already; no stranger's end is ours
         return ""
 
 

@@ -239,7 +239,12 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
 
 
 def _plain(address: Any) -> tuple[str, int]:
-    """Return (host, port), an IPv4 peer of a dual-stack socket under its IPv4 name."""
+    """Return (host, port), an IPv4 peer of a dual-stack socket under its IPv4 name.
+
+    A connection that was reset before we took it has no address any more: then both are empty.
+    """
+    if not address:
+        return "", 0
     host, port = address[:2]
     if host.startswith("::ffff:") and "." in host:
         host = host.removeprefix("::ffff:")

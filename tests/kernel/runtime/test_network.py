@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -189,6 +190,18 @@ async def test_a_port_is_free_again_once_the_listener_is_closed():
     await near.aclose()
     async with network.listen_tcp("127.0.0.1", listener.port):
         pass
+
+
+async def test_a_connection_that_was_reset_before_it_was_taken_has_no_address():
+    async with RealNetwork().listen_tcp("127.0.0.1", 0) as listener:
+        caller = socket.create_connection(("127.0.0.1", listener.port))
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        caller.close()
+        stream = await listener.accept()
+        assert stream.extra(SocketAttribute.remote_address) == ("", 0)
+        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
+            await stream.receive()
+        await stream.aclose()
 
 
 async def test_closing_a_listener_ends_its_accept():
