@@ -54,6 +54,7 @@ def status(console: Console) -> None:
                 ("items", f"{items} ({r['bytes']} bytes)"),
                 ("lookups", lookups),
                 ("puts", f"{r['puts']}, {r['replicas_per_put']:.1f} replicas each"),
+                ("waiting", _waiting(r)),
                 ("calls", f"{r['calls_served']} served, {r['calls_failed']} of ours failed"),
                 ("refused", ", ".join(f"{k} {v}" for k, v in r["refused"].items()) or "none"),
                 ("last sync", json.dumps(last) if last else "never"),
@@ -61,6 +62,11 @@ def status(console: Console) -> None:
         )
 
     console.show(console.call("dht.status"), text)
+
+
+def _waiting(r: dict[str, Any]) -> str:
+    dropped = f"; {r['waiting_dropped']} dropped for want of room" if r["waiting_dropped"] else ""
+    return f"{r['waiting']} puts for a node that takes them{dropped}"
 
 
 def put(

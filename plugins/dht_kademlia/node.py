@@ -20,6 +20,7 @@ from dht_kademlia.core.contacts import has_global
 from dht_kademlia.core.lookup import Lookup
 from dht_kademlia.core.messages import FindNode, Message, Nodes, Ping, Pong
 from dht_kademlia.core.routing_table import K, RoutingTable
+from dht_kademlia.core.waiting import Waiting
 from dht_kademlia.settings import KademliaSettings
 from skycore.contracts.dht import DhtMode, PeerInfo, SyncReport
 from skycore.contracts.runtime import Clock, Identity
@@ -95,6 +96,7 @@ class Kademlia:
         self.mode = DhtMode.FULL if settings.full_node else DhtMode.REGULAR
         self.table = RoutingTable(identity.public)
         self.stats = Stats()
+        self.waiting = Waiting()
         self.seeds: tuple[Contact, ...] = ()
         self._tasks = TaskPool(tasks)
         self._publish = publish

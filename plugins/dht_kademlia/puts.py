@@ -28,6 +28,7 @@ from dht_kademlia.core.messages import (
 from dht_kademlia.core.placement import Placement
 from dht_kademlia.core.routing_table import K
 from dht_kademlia.node import SETTLE, Kademlia
+from dht_kademlia.resend import due_loads, note
 from skycore.contracts.dht import PutReport, Replica
 from skycore.contracts.store import PutOutcome
 from skycore.errors import ItemError, NotClosestError, ProtocolError, ReplyError, TransportError
@@ -36,7 +37,7 @@ from skycore.model.items import Lease, MutableItem
 from skycore.model.limits import CALL_TIMEOUT_S, ENTRY_BYTES, PAGE_TIMEOUT_S
 from skycore.model.numbers import DhtMethod
 
-__all__ = ["put_many"]
+__all__ = ["hand_out", "put_many"]
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,24 @@ def _target(load: PutValue) -> bytes:
     return load.lease.target
 
 
-def _counted(node: Kademlia, report: PutReport) -> PutReport:
+def _counted(node: Kademlia, load: PutValue, report: PutReport) -> PutReport:
     node.stats.puts += 1
     node.stats.replicas += report.stored
+    if not _is_final(report.outcome):
+        note(node, load, report)
     return report
+
+
+async def hand_out(node: Kademlia) -> None:
+    """Put again what reached nobody, batch after batch, while that gets somewhere."""
+    before = len(node.waiting)
+    while loads := await due_loads(node, BATCH_ITEMS_MAX):
+        left = len(node.waiting)
+        await put_many(node, loads)
+        if len(node.waiting) >= left:
+            break
+    if len(node.waiting) < before:
+        log.info("puts handed out waited=%d left=%d", before, len(node.waiting))
 
 
 async def _admit(node: Kademlia, loads: Sequence[PutValue]) -> Sequence[PutOutcome]:
@@ -112,8 +127,8 @@ async def _put(node: Kademlia, load: PutValue) -> PutReport:
         mine = node.table.own_id ^ number
         if mine < id_of(contacts[K - 1].public) ^ number:
             contacts = [c for c in contacts if c is not contacts[K - 1]]
-            return _counted(node, PutReport(own, await _place(node, load, contacts, K - 1)))
-    return _counted(node, PutReport(own, await _place(node, load, contacts, K)))
+            return _counted(node, load, PutReport(own, await _place(node, load, contacts, K - 1)))
+    return _counted(node, load, PutReport(own, await _place(node, load, contacts, K)))
 
 
 async def _places(node: Kademlia, target: int, also: Sequence[Contact] = ()) -> list[Contact]:
@@ -210,7 +225,7 @@ async def put_many(
     if progress:
         progress(len(loads))
     return [
-        _counted(node, PutReport(own[index], tuple(batch.replicas[index])))
+        _counted(node, loads[index], PutReport(own[index], tuple(batch.replicas[index])))
         for index in range(len(loads))
     ]
 

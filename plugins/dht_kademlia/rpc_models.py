@@ -201,3 +201,7 @@ class StatusResult(msgspec.Struct, frozen=True):
     last_sync: dict[str, Any] | None
     malformed: int = 0
     """Frames of peers that were none, and ended their stream."""
+    waiting: int = 0
+    """Puts that reached no other node, and go out once one is there."""
+    waiting_dropped: int = 0
+    """How many of these made room for newer ones, since the start."""

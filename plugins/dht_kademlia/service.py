@@ -13,7 +13,7 @@ from dht_kademlia.client import DHT_SERVICE, Client
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import PutValue
 from dht_kademlia.node import Kademlia
-from dht_kademlia.puts import put_many
+from dht_kademlia.puts import hand_out, put_many
 from dht_kademlia.reads import read
 from dht_kademlia.rpc import DhtMethods
 from dht_kademlia.server import Server
@@ -114,18 +114,24 @@ async def _live(
     settings = node.settings
 
     looked = entered = float("-inf")
+    alone = True
 
     def rest_s() -> float:
         """Return what is left of the retry period: a dial that hung for long is part of it."""
         return max(1.0, looked + settings.bootstrap_retry_s - node.clock.now())
 
     async def enter() -> None:
-        """Bootstrap if nobody is known, or if it is time again."""
-        nonlocal looked, entered
+        """Bootstrap if nobody is known, or if it is time again; hand out what waited for it."""
+        nonlocal looked, entered, alone
         looked = node.clock.now()
         if not len(node.table) or looked - entered >= settings.bootstrap_interval_s:
             entered = looked
             await bootstrap(node, saved if not len(node.table) else ())
+        if alone and len(node.table):
+            node.waiting.all_due()
+        alone = not len(node.table)
+        if not alone:
+            await hand_out(node)
 
     async def check() -> None:
         await check_contacts(node)

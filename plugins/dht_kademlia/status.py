@@ -39,6 +39,8 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         "lookups": dict(sorted(stats.lookups.items())),
         "puts": stats.puts,
         "replicas_per_put": round(stats.replicas / stats.puts, 1) if stats.puts else 0.0,
+        "waiting": len(node.waiting),
+        "waiting_dropped": node.waiting.dropped,
         "calls_served": stats.calls_served,
         "calls_failed": stats.calls_failed,
         "malformed": stats.malformed,

@@ -1,0 +1,91 @@
+"""Putting again what reached nobody: noted after each put, handed out once peers are there."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from dht_kademlia.core.messages import ErrorCode, PutValue
+from dht_kademlia.core.waiting import Held
+from dht_kademlia.node import Kademlia
+from skycore.contracts.dht import PutReport
+from skycore.contracts.store import ItemKey, Outcome
+from skycore.errors import ItemError, NotClosestError, QuotaError
+from skycore.tasks import backoff_s
+
+__all__ = ["due_loads", "note"]
+
+log = logging.getLogger(__name__)
+
+LONGEST_S: Final = 600.0
+PASSING: Final = frozenset(
+    {
+        Outcome.MISSING_BLOCKS,
+        Outcome.NOT_HELD,
+        ErrorCode.GENERIC,
+        ErrorCode.SERVER,
+        ErrorCode.NO_ANSWER,
+        ErrorCode.BUSY,
+        NotClosestError.code,
+        QuotaError.code,
+    }
+)
+"""What a node says today and perhaps not tomorrow; anything else ends the matter."""
+
+
+def note(node: Kademlia, load: PutValue, report: PutReport) -> None:
+    """Remember a put that no other node took, or forget it where one did.
+
+    A lease that is not for what our own store holds is not remembered: its publisher is told so by
+    the report, and sends the item.
+    """
+    reached = any(r.code not in PASSING for r in report.replicas)
+    own = report.outcome.accepted
+    if (reached and not len(node.waiting)) or (load.item is None and not own):
+        return
+    key = _key(node, load)
+    if key is None:
+        return
+    seq = load.item.seq if load.item else 0
+    if reached:
+        node.waiting.reached(key, seq)
+        return
+    held = node.waiting.keep(key, Held(seq, load.cas, None if own else load))
+    held.tries += 1
+    first_s = node.settings.bootstrap_retry_s
+    held.due_s = node.clock.now() + backoff_s(held.tries, first_s, LONGEST_S, node.dice)
+
+
+def _key(node: Kademlia, load: PutValue) -> ItemKey | None:
+    if load.item is None:
+        return ItemKey(load.lease.target, load.lease.item_class) if load.lease else None
+    try:
+        ranked = node.items.judge(load.item, load.lease)
+    except ItemError:
+        return None  # it ended in the meantime
+    return ItemKey(ranked.target, ranked.item_class)
+
+
+async def due_loads(node: Kademlia, count: int) -> list[PutValue]:
+    """Return what to put again now; what expired, or is nowhere any more, is forgotten."""
+    loads = []
+    for key, held in node.waiting.due(node.clock.now(), count):
+        load = await _now(node, key, held)
+        if load is None:
+            node.waiting.forget(key)
+        else:
+            loads.append(load)
+    return loads
+
+
+async def _now(node: Kademlia, key: ItemKey, held: Held) -> PutValue | None:
+    """Return what is to be put under a key now: what our store holds, unless ours is newer."""
+    for stored in await node.items.get(key.target):
+        if stored.item_class == key.item_class and stored.item.seq >= held.seq:
+            cas = held.cas if stored.item.seq == held.seq else None
+            return PutValue(stored.item, cas, lease=stored.lease)
+    load = held.load
+    if load is None or load.item is None:
+        return None
+    until = max(load.item.until, load.lease.until if load.lease else 0)
+    return load if until > node.clock.wall_s() else None
