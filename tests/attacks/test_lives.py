@@ -44,14 +44,13 @@ def test_c24_a_peer_killed_in_mid_sync_is_read_on_from_the_cursor(tmp_path: Path
         reader.start(LISTEN, NETWORK, bootstrap(full.contact), *small, profile="fullnode")
         received, reports = 0, []
         again = f"transport_stcpr.listen=127.0.0.1:{port}"
-        for _ in range(1):
-            before = items(reader)
-            broken = threading.Thread(target=lambda: reports.append(sync(reader, full)))
-            broken.start()
-            wait_for(lambda held=before: items(reader) > held)
-            full.kill()
-            broken.join(WAIT_S)
-            full.start(again, NETWORK, profile="fullnode")
+        held = items(reader)
+        broken = threading.Thread(target=lambda: reports.append(sync(reader, full)))
+        broken.start()
+        wait_for(lambda: items(reader) > held)
+        full.kill()
+        broken.join(WAIT_S)
+        full.start(again, NETWORK, profile="fullnode")
         reports.append(sync(reader, full))
         assert reports[-1]["complete"], reports
         received = sum(report["received"] for report in reports)
