@@ -7,6 +7,9 @@ packets of different types have no order between them.
 
 Why a tick and no timers: one task of the manager looks at all links three times per ping interval.
 A timer per link cost the original network half a core at 460 links.
+
+Why a ping is left out where the peer was just heard: its ping says that it is there as well as its
+answer to ours. Two idle ends so take turns, and a busy link is pinged once a minute, for its time.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ LABELS: Final = ("ephemeral", "automatic", "user")
 """Weakest first."""
 PING_TICKS: Final = 3
 """Ticks in a ping interval, and unanswered pings after which a link is dead."""
+RTT_AGE_S: Final = 60.0
+"""A measured round-trip time older than this is measured again, however much the peer sends."""
 FLUSH_S: Final = 0.05
 """How long a closing link may still send: closing never waits for the peer."""
 GOODBYE_S: Final = 1.0
@@ -123,6 +128,8 @@ class Link:
         self._ping_due = now + first_ping_s
         self._ping_stamp = 0
         self._ping_sent_at = 0.0
+        self._rtt_at = float("-inf")
+        self._told_keeps: bool | None = None
         self._sent_last_tick = 0
         self._stalled = 0
         self._refused_types: set[int] = set()
@@ -209,9 +216,24 @@ class Link:
         if self._stalled >= STALLED_TICKS:
             self.close("peer does not read: nothing could be sent for a minute", tell=False)
             return
-        slack = self._ping_interval_s / PING_TICKS / 2
-        if self._missed or now >= self._ping_due - slack:
+        if self._missed or self._is_ping_due(now):
             self._ping(now)
+
+    def _is_ping_due(self, now: float) -> bool:
+        """Tell whether to ask, though nothing is missing yet.
+
+        `heard_at` is up to one tick late: so a peer is asked after one tick less than an interval.
+        """
+        tick_s = self._ping_interval_s / PING_TICKS
+        slack = tick_s / 2
+        if now < self._ping_due - slack:
+            return False
+        quiet = now - self.heard_at >= self._ping_interval_s - tick_s - slack
+        return quiet or now - self._rtt_at >= RTT_AGE_S or self._told_keeps is not self._keeps
+
+    @property
+    def _keeps(self) -> bool:
+        return self.label != LABELS[0]
 
     # --- its life ------------------------------------------------------------------------------
 
@@ -309,8 +331,8 @@ class Link:
         self._ping_stamp = self._owner.clock.wall_ns()
         self._ping_sent_at = now
         self._ping_due = now + self._ping_interval_s
-        keeps = self.label != LABELS[0]
-        self._control_out(PacketType.TRANSPORT_PING, _PING.pack(self._ping_stamp, keeps))
+        self._told_keeps = self._keeps
+        self._control_out(PacketType.TRANSPORT_PING, _PING.pack(self._ping_stamp, self._keeps))
 
     def _control(self, packet_type: int, payload: bytes) -> None:
         if packet_type == PacketType.TRANSPORT_PING:
@@ -338,7 +360,8 @@ class Link:
             raise RemoteProtocolError(f"a transport pong of {len(payload)} bytes")
         if self._ping_stamp and int.from_bytes(payload, "big") == self._ping_stamp:
             self._ping_stamp = 0
-            self.rtt_s = max(0.0, self._owner.clock.now() - self._ping_sent_at)
+            self._rtt_at = self._owner.clock.now()
+            self.rtt_s = max(0.0, self._rtt_at - self._ping_sent_at)
 
     def _on_error(self, payload: bytes) -> None:
         """Hear why. Never answered: two nodes must not argue for ever."""

@@ -303,6 +303,56 @@ async def test_t2942_a_silent_peer_is_noticed_within_twenty_seconds():
         assert 10 <= anyio.current_time() - began <= 20.1
 
 
+@pytest.mark.parametrize("late", [0.01, 0.3, 0.5, 0.7, 0.99])
+async def test_t2942_nor_later_if_its_last_byte_came_between_two_looks(late):
+    async with Bench() as bench:
+        bench.owner.handlers[12] = Handler()
+        await bench.tick(9, answer=True)
+        await anyio.sleep(late * TICK_S)
+        bench.channel.say(encode_packet(12, b"x"))
+        began = anyio.current_time()
+        await anyio.sleep((1 - late) * TICK_S)
+        bench.link.tick(bench.owner.clock.now())
+        while not bench.link.closed:
+            await bench.tick()
+        assert 10 <= anyio.current_time() - began <= 20.1
+
+
+async def test_a_peer_that_is_heard_is_pinged_once_a_minute_only():
+    async with Bench() as bench:
+        bench.owner.handlers[12] = Handler()
+        await bench.tick(2, answer=True)
+        before = bench.link.bytes_sent
+        for _ in range(180):  # ten minutes
+            bench.channel.say(encode_packet(12, b"x"))
+            await bench.tick(answer=True)
+        assert 9 <= (bench.link.bytes_sent - before) / 16 <= 10
+        bench.link.strengthen("user")  # and at once when there is something to say
+        await bench.tick()
+        assert bench.channel.packets()[-1][1][8:] == b"\1"
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.2, 0.5, 0.8])
+async def test_two_idle_ends_take_turns_with_pinging(phase):
+    async with Bench() as one, Bench() as two:
+        pings = 0
+        for _ in range(180):  # ten minutes
+            await anyio.sleep((1 - phase) * TICK_S)
+            for bench, other in ((one, two), (two, one)):
+                bench.link.tick(bench.owner.clock.now())
+                for _ in range(2):  # there and back
+                    for end, far in ((bench, other), (other, bench)):
+                        await end.settle()
+                        pings += sum(kind == 8 for kind, _ in end.channel.packets())
+                        for data in end.channel.sent:
+                            far.channel.say(data)
+                        end.channel.sent.clear()
+                await anyio.sleep(phase * TICK_S if bench is one else 0)
+        assert not one.link.closed and not two.link.closed
+        assert one.link.rtt_s is not None and two.link.rtt_s is not None
+        assert pings <= 0.65 * 2 * 60
+
+
 async def test_a_peer_that_sends_is_alive_even_if_its_pongs_are_slow():
     async with Bench() as bench:
         bench.owner.handlers[12] = Handler()
