@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -31,6 +32,8 @@ TABLE_FILE: Final = "routing_table.msgpack"
 SAVED_MAX: Final = 256
 CHECKS_MAX: Final = 32
 REFRESHES_MAX: Final = 4
+BEYOND_MAX: Final = 6
+SEEDS_MAX: Final = 2
 
 
 def load_table(files: Files, key_bytes: int) -> tuple[Contact, ...]:
@@ -70,6 +73,7 @@ async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
     for bucket in node.table.stale(0.0):  # never looked into: as the paper has it, when joining
         await _refresh(node, bucket, K if first else SETTLE)
     if first:
+        node.joined_s = node.clock.now()
         log.info("bootstrapped peers=%d", len(node.table))
     return True
 
@@ -82,8 +86,24 @@ async def _probe(node: Kademlia, contact: Contact) -> None:
 
 
 async def _refresh(node: Kademlia, bucket: int, settle: int = SETTLE) -> None:
-    target = node.table.target_in(bucket, node.dice.getrandbits(ID_BITS))
-    await node.find_nodes(target, settle=settle)
+    """Look for a random id of a bucket; for an empty one, ask those beyond it as well.
+
+    Why: of two neighbouring parts of the id space with more than k nodes each, one may not know
+    of the other, and a lookup from within ends when the k closest known (all of the own part)
+    have answered. To those beyond both, the two are one bucket, in which they know some of each.
+    """
+    table = node.table
+    target = table.target_in(bucket, node.dice.getrandbits(ID_BITS))
+    first: list[Contact] = []
+    if table.is_empty(bucket):
+        settle = K  # whoever answers fills it
+        beyond = [e.contact for e in islice(table.beyond(bucket), K)]
+        first = node.dice.sample(beyond, min(BEYOND_MAX, len(beyond)))
+        # newcomers ask the bootstrap nodes first; one that is away is left to `bootstrap`
+        asked = {c.public for c in first}
+        seeds = (s for s in node.seeds if s.public in table and s.public not in asked)
+        first += islice(seeds, SEEDS_MAX)
+    await node.find_nodes(target, settle=settle, first=first)
 
 
 async def check_contacts(node: Kademlia) -> None:
@@ -96,6 +116,8 @@ async def check_contacts(node: Kademlia) -> None:
     async with anyio.create_task_group() as tasks:
         for entry in late:
             tasks.start_soon(_probe, node, entry.contact)
-    for bucket in node.table.stale(now - settings.bucket_refresh_s)[:REFRESHES_MAX]:
+    stale = node.table.stale(now - settings.bucket_refresh_s)
+    empty = [bucket for bucket in node.table.overdue(node.joined_s, now) if bucket not in stale]
+    for bucket in (*stale, *empty)[:REFRESHES_MAX]:
         await _refresh(node, bucket)
     await node.client.reap()

@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 
 from dht_kademlia.client import Client, Meter
 from dht_kademlia.core.contacts import has_global
-from dht_kademlia.core.lookup import Lookup
+from dht_kademlia.core.lookup import PATIENCE_S, Lookup
 from dht_kademlia.core.messages import FindNode, Message, Nodes, Ping, Pong
 from dht_kademlia.core.routing_table import K, RoutingTable
 from dht_kademlia.core.waiting import Waiting
@@ -98,6 +98,8 @@ class Kademlia:
         self.stats = Stats()
         self.waiting = Waiting()
         self.seeds: tuple[Contact, ...] = ()
+        self.joined_s = clock.now()
+        """When somebody answered us for the first time after there was nobody."""
         self._tasks = TaskPool(tasks)
         self._publish = publish
         self._background = 0
@@ -249,13 +251,21 @@ class Kademlia:
         self.table.refreshed(lookup.target, self.clock.now())
 
     async def find_nodes(
-        self, target: int, *, settle: int = K, also: Sequence[Contact] = ()
+        self,
+        target: int,
+        *,
+        settle: int = K,
+        also: Sequence[Contact] = (),
+        first: Sequence[Contact] = (),
     ) -> Lookup:
-        """Look for the nodes closest to a target; `also` are starting points besides the table."""
+        """Look for the nodes closest to a target; `also` are starting points besides the table.
+
+        `first` are asked before the others and in any case, however far they are.
+        """
         start = [e.contact for e in self.table.closest(target)]
         lookup = Lookup(
             target,
-            [*start, *also],
+            [*first, *start, *also],
             own=self.identity.public,
             now=self.clock.now(),
             settle=settle,
@@ -276,5 +286,10 @@ class Kademlia:
                 teller_is_global=self.is_global(contact.public),
             )
 
+        if first:
+            with anyio.move_on_after(PATIENCE_S):
+                async with anyio.create_task_group() as tasks:
+                    for contact in first:
+                        tasks.start_soon(ask, contact)
         await self.walk(lookup, ask)
         return lookup

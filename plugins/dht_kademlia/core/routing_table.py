@@ -214,6 +214,31 @@ class RoutingTable:
         looked = [(self._refreshed.get(i, -1.0), i) for i in range(nearest, ID_BITS)]
         return [i for at, i in sorted(looked) if at < before_s]
 
+    def is_empty(self, bucket: int) -> bool:
+        """Tell whether nobody is known in a bucket."""
+        return bucket not in self._buckets
+
+    def overdue(self, joined_s: float, now: float) -> list[int]:
+        """Return the empty buckets from the nearest neighbour's outwards to look into again.
+
+        Each at the pace of our own time in the network: after 1, 2, 4 … times the first pause.
+        """
+        nearest = min(self._buckets, default=ID_BITS)
+        found = []
+        for index in range(nearest, ID_BITS):
+            looked = self._refreshed.get(index, joined_s)
+            if index not in self._buckets and now - looked >= looked - joined_s:
+                found.append(index)
+        return found
+
+    def beyond(self, bucket: int) -> Iterator[Entry]:
+        """Yield who is further away than a bucket, the nearest bucket first.
+
+        For those of the next one, this bucket and all that is nearer to us is one bucket.
+        """
+        for index in sorted(i for i in self._buckets if i > bucket):
+            yield from self._buckets[index].entries.values()
+
     def target_in(self, bucket: int, noise: int) -> int:
         """Return an id that falls into a bucket; `noise` (256 random bits) picks which."""
         return self.own_id ^ (1 << bucket) ^ (noise & ((1 << bucket) - 1))

@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 
-from dht_kademlia.bootstrap import TABLE_FILE, load_table
+from dht_kademlia.bootstrap import TABLE_FILE, check_contacts, load_table
+from dht_kademlia.core.contacts import id_of
 from dht_kademlia.core.messages import ErrorCode
 from dht_kademlia.plugin import skycore_dht, skycore_services, skycore_settings
 from skycore.model.items import Kind, make_lease
@@ -243,6 +244,56 @@ def test_partition_and_heal(virtual, make_network, make):
             found = await right[0].dht.get(item.subject, b"t")
             assert found is not None
             assert right[0].dht.peer_count == 9
+
+    virtual(story)
+
+
+def test_two_parts_of_the_id_space_with_more_than_k_nodes_each_find_each_other(
+    virtual, make_network
+):
+    """A lookup from within one part ends there: those beyond both have to be asked."""
+    parts = {"00": [], "01": [], "1": []}
+    for i in range(210):
+        bits = f"{id_of(identity(f'n{i}').public):0256b}"
+        parts[next(p for p in parts if bits.startswith(p))].append(f"n{i}")
+    ours, theirs, beyond = parts["00"][:25], parts["01"][:25], parts["1"][:4]
+
+    async def story():
+        network = make_network()
+        stop = anyio.Event()
+
+        async def live(name, *, task_status):
+            async with network.node(name, check_interval_s=1e6) as member:
+                task_status.started(member)
+                await stop.wait()
+
+        def tell(names, of):
+            for name in names:
+                for other in of:
+                    contact = network.contact_of(other)
+                    network.members[name].node.heard(contact.public, contact.addresses)
+
+        async with anyio.create_task_group() as tasks:
+            for name in (*ours, *theirs, *beyond):
+                await tasks.start(live, name)
+            tell(ours, [*ours, *beyond])
+            tell(theirs, [*theirs, *beyond])
+            tell(beyond, [*ours[:10], *theirs[:10]])
+            node = network.members[ours[0]].node
+            (hidden,) = node.table.overdue(node.joined_s, node.clock.now())
+            target = node.table.target_in(hidden, 0)
+            lookup = await node.find_nodes(target)
+            assert {c.public for c in lookup.closest()}.isdisjoint(
+                identity(name).public for name in theirs
+            )
+            await anyio.sleep(1)
+            calls = sum(network.members[n].node.stats.calls_served for n in network.members)
+            await check_contacts(node)
+            known = {p.public for p in node.peers()}
+            assert sum(identity(name).public in known for name in theirs) >= 15
+            after = sum(network.members[n].node.stats.calls_served for n in network.members)
+            assert after - calls <= 3 * 120
+            stop.set()
 
     virtual(story)
 

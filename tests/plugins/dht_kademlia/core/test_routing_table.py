@@ -126,6 +126,36 @@ def test_stale_buckets_are_those_without_a_lookup():
     assert table.stale(12.0) == [*every[1:], every[0]]
 
 
+def test_an_empty_bucket_is_looked_into_again_after_ever_longer_pauses():
+    own = keys(3, 1)[0]
+    table = RoutingTable(own)
+    (peer,) = in_bucket(own, ID_BITS - 3, 1)
+    table.seen(peer, HERE, 0.0)
+    looks = []
+    for now in range(30, 2_000, 30):
+        for bucket in table.overdue(0.0, now):
+            table.refreshed(table.target_in(bucket, 0), now)
+            looks.append((now, bucket))
+    assert {bucket for _, bucket in looks} == {ID_BITS - 2, ID_BITS - 1}
+    assert [now for now, bucket in looks if bucket == ID_BITS - 1] == [
+        *(30, 60, 120, 240, 480, 960, 1_920)
+    ]
+    (other,) = in_bucket(own, ID_BITS - 1, 1)
+    table.seen(other, HERE, 0.0)
+    assert table.overdue(0.0, 1e9) == [ID_BITS - 2]
+
+
+def test_those_beyond_a_bucket_come_nearest_bucket_first():
+    own = keys(3, 1)[0]
+    table = RoutingTable(own)
+    for bucket in (255, 253, 252, 250):
+        for key in in_bucket(own, bucket, 2):
+            table.seen(key, HERE, 0.0)
+    found = [table.bucket_of(e.contact.public) for e in table.beyond(252)]
+    assert found == [253, 253, 255, 255]
+    assert table.is_empty(251) and not table.is_empty(252)
+
+
 def test_d24_contacts_that_nobody_should_dial():
     def cleaned(*endpoints, from_global=False, key=bytes(32)):
         contact = Contact(key, tuple(Address("stcpr", e) for e in endpoints))
