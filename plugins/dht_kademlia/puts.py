@@ -15,6 +15,7 @@ from itertools import count
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from dht_kademlia.core.contacts import id_of
 from dht_kademlia.core.messages import (
@@ -47,6 +48,8 @@ REFUSED_FROM: Final = 200
 BATCH_BYTES_MAX: Final = 512 * 1024
 LOOKUPS_AT_ONCE: Final = 8
 PEERS_AT_ONCE: Final = 32
+COUNTED_AT_ONCE: Final = 64
+"""Reports between two breaths: one of a put that reached nobody costs a signature's check."""
 QUIET_LOOKUPS: Final = 16
 """After this many lookups in a row that met nobody new, a batch knows all there is to know."""
 
@@ -224,10 +227,13 @@ async def put_many(
             await _place_rest(node, batch, index)
     if progress:
         progress(len(loads))
-    return [
-        _counted(node, loads[index], PutReport(own[index], tuple(batch.replicas[index])))
-        for index in range(len(loads))
-    ]
+    reports = []
+    for index, load in enumerate(loads):
+        report = PutReport(own[index], tuple(batch.replicas[index]))
+        reports.append(_counted(node, load, report))
+        if index % COUNTED_AT_ONCE == COUNTED_AT_ONCE - 1:
+            await anyio.lowlevel.checkpoint()
+    return reports
 
 
 async def _plan(

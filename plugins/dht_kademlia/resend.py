@@ -11,6 +11,7 @@ from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import PutReport
 from skycore.contracts.store import ItemKey, Outcome
 from skycore.errors import ItemError, NotClosestError, QuotaError
+from skycore.model.items import ItemClass
 from skycore.tasks import backoff_s
 
 __all__ = ["due_loads", "note"]
@@ -41,7 +42,9 @@ def note(node: Kademlia, load: PutValue, report: PutReport) -> None:
     """
     reached = any(r.code not in PASSING for r in report.replicas)
     own = report.outcome.accepted
-    if (reached and not len(node.waiting)) or (load.item is None and not own):
+    if load.item is None and not own:
+        return
+    if reached and not _may_wait(node, load):  # the usual case, without a signature's price
         return
     key = _key(node, load)
     if key is None:
@@ -54,6 +57,14 @@ def note(node: Kademlia, load: PutValue, report: PutReport) -> None:
     held.tries += 1
     first_s = node.settings.bootstrap_retry_s
     held.due_s = node.clock.now() + backoff_s(held.tries, first_s, LONGEST_S, node.dice)
+
+
+def _may_wait(node: Kademlia, load: PutValue) -> bool:
+    held = load.item or load.lease
+    if held is None or not len(node.waiting):
+        return False
+    target = held.target
+    return any(node.waiting.find(ItemKey(target, item_class)) for item_class in ItemClass)
 
 
 def _key(node: Kademlia, load: PutValue) -> ItemKey | None:
