@@ -23,7 +23,7 @@ __all__ = ["READ_BYTES", "TcpStream"]
 
 READ_BYTES = 120 * 1024
 """One read at most. From 128 KiB on, malloc would map fresh memory for each."""
-HELD_MAX = 2 * READ_BYTES
+HELD_MAX = 512 * 1024
 """Unread bytes at which the loop stops reading: then the kernel's window closes."""
 TURNS_MAX = 16
 """Calls that succeed at once before the task lets others run: nobody starves beside a busy link."""
@@ -42,7 +42,7 @@ class TcpStream(ByteStream):
         with contextlib.suppress(OSError):  # a connection that is gone already says so when read
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
-        self._link = _Link(buffer if buffer is not None else bytearray(READ_BYTES))
+        self._link = _link(buffer)
         self._attaching: asyncio.Task[None] | None = None
         self._turns = 0
         self._closed = False
@@ -143,15 +143,15 @@ class TcpStream(ByteStream):
         }
 
 
-class _Link(asyncio.BufferedProtocol):
+class _Link(asyncio.BaseProtocol):
     """What the loop tells of a connection: bytes, room, the end."""
 
-    def __init__(self, buffer: bytearray) -> None:
-        self._buffer = buffer
-        self._view = memoryview(buffer)
+    def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.held: deque[bytes] = deque()
         self._held_bytes = 0
+        self._taken = 0
+        """How much of the oldest chunk has been handed out."""
         self._paused = False
         self.ended = False
         self.is_gone = False
@@ -166,12 +166,9 @@ class _Link(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=0)  # full means: the kernel has not taken it
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.held.append(bytes(self._view[:nbytes]))
-        self._held_bytes += nbytes
+    def data_received(self, data: bytes) -> None:
+        self.held.append(data)
+        self._held_bytes += len(data)
         if self._held_bytes >= HELD_MAX and not self._paused and self.transport:
             self._paused = True
             self.transport.pause_reading()
@@ -205,10 +202,16 @@ class _Link(asyncio.BufferedProtocol):
 
     def take(self, max_bytes: int) -> bytes:
         """Return the oldest bytes that are held."""
-        data = self.held.popleft()
-        if len(data) > max_bytes:
-            self.held.appendleft(data[max_bytes:])
-            data = data[:max_bytes]
+        data = self.held[0]
+        if self._taken or len(data) > max_bytes:
+            stop = self._taken + max_bytes
+            data, whole = data[self._taken : stop], len(data)
+            self._taken = stop
+            if stop >= whole:
+                self._taken = 0
+                self.held.popleft()
+        else:
+            self.held.popleft()
         self._held_bytes -= len(data)
         if self._paused and self._held_bytes < HELD_MAX // 2 and self.transport:
             self._paused = False
@@ -231,6 +234,31 @@ class _Link(asyncio.BufferedProtocol):
             await self._writer
         finally:
             self._writer = None
+
+
+class _PlainLink(_Link, asyncio.Protocol):
+    """For uvloop, which hands out right-sized bytes by itself."""
+
+
+class _BufferedLink(_Link, asyncio.BufferedProtocol):
+    """For asyncio, which would map fresh memory for each read: one buffer, one copy."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        super().__init__()
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._view[:nbytes]))
+
+
+def _link(buffer: bytearray | None) -> _Link:
+    if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        return _BufferedLink(buffer if buffer is not None else bytearray(READ_BYTES))
+    return _PlainLink()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
