@@ -265,7 +265,9 @@ class Database:
                 yield
                 self.execute("COMMIT")
             except BaseException:
-                with suppress(DBAPIError):  # SQLite may have undone it by itself
+                with suppress(
+                    DBAPIError, UnicodeDecodeError
+                ):  # SQLite may have undone it by itself
                     self.execute("ROLLBACK")
                 raise
 
@@ -275,6 +277,8 @@ class Database:
             yield
         except DBAPIError as bad:
             raise self._named(bad) from bad
+        except UnicodeDecodeError as bad:  # sqlite3's message quotes the damaged schema
+            raise StoreCorruptError(f"{self._path or 'the store in memory'}: {bad}") from bad
 
     def _named(self, bad: DBAPIError) -> StoreError:
         code = getattr(bad.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)

@@ -117,6 +117,17 @@ async def test_q05_bit_flips_in_each_page(tmp_path, caplog, rounds):
     assert 0 < kept_aside < pages * rounds
 
 
+async def test_q05_a_damaged_schema_whose_error_is_no_text_is_damage_too(tmp_path, caplog):
+    """sqlite3 quotes the schema in its message, and fails to decode what is no UTF-8."""
+    good, whole = await written(tmp_path)
+    (tmp_path / "items.db").unlink()
+    at = good.index(b"CREATE TABLE")
+    for offset in (1, 4, 8, 14):
+        damaged = bytearray(good)
+        damaged[at + offset] = 0xCF
+        await survives(tmp_path, bytes(damaged), whole, caplog)
+
+
 async def test_q05_a_flipped_bit_in_a_value_is_never_served(tmp_path, caplog):
     good, whole = await written(tmp_path)
     for at in (b"v" * 500, BLOCK[:200]):
