@@ -161,7 +161,7 @@ def read_layers(
 
     `profile` given here (a flag) wins over the file's. Raises `ConfigError`.
     """
-    environment = environment or {}
+    environment = {name.upper(): value for name, value in (environment or {}).items()}
     assigned = assigned or {}
     from_file = read_file(file) if file is not None else {}
     chosen = profile or _chosen_profile(from_file, environment, assigned)

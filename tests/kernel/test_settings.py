@@ -53,6 +53,13 @@ def test_each_source_wins_over_those_before_it(tmp_path: Path) -> None:
     assert build(profile="fullnode").full_node is True
 
 
+def test_names_in_the_environment_have_no_case() -> None:
+    node, _ = read_layers(environment={"skynode_node__profile": "fullnode"})
+    assert node.profile == "fullnode"
+    with pytest.raises(ConfigError, match="dht_kademla"):
+        build(environment={"skynode_dht_kademla__full_node": "true"})
+
+
 def test_lists_come_from_the_environment_as_json() -> None:
     environment = {"SKYNODE_DHT_KADEMLIA__BOOTSTRAP": '["a", "b"]'}
     assert build(environment=environment).bootstrap == ("a", "b")
