@@ -54,7 +54,7 @@ def test_what_is_installed_is_what_pyproject_says() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_fit(path: Path) -> None:
     text = path.read_text()
-    limit = 60 if path.name == "plugin.py" and "plugins" in path.parts else 450
+    limit = 60 if path.name == "plugin.py" and "plugins" in path.parts else 400
     assert text.count("\n") <= limit, f"{path.name} is longer than {limit} lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
