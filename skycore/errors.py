@@ -236,6 +236,12 @@ class NotClosestError(ItemError):
     code = 405
 
 
+class MissingBlocksError(ItemError):
+    """Blocks that a value stands on are not here."""
+
+    code = 407
+
+
 class CursorInvalidError(SkycoreError):
     """The cursor does not belong to this store, or points past its end."""
 

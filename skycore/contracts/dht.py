@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -15,9 +16,11 @@ from skycore.model.keys import PubKey
 __all__ = [
     "Dht",
     "DhtMode",
+    "Difference",
     "Mirror",
     "PeerInfo",
     "PutReport",
+    "ReconcileReport",
     "RenewingMirror",
     "Replica",
     "SyncReport",
@@ -70,6 +73,36 @@ class SyncReport(msgspec.Struct, frozen=True, gc=False):
     """The first few reasons for refusals."""
 
 
+class Difference(msgspec.Struct, frozen=True, gc=False):
+    """One slot that two nodes hold differently. A seq of 0 is: not held."""
+
+    target: bytes
+    item_class: int
+    seq_here: int
+    seq_there: int
+    salt: bytes = b""
+    subject: bytes = b""
+
+
+class ReconcileReport(msgspec.Struct, frozen=True, gc=False):
+    """What comparing with another node found, and repaired."""
+
+    peer: bytes
+    different: int
+    """Slots that differed in item or lease; 0 means that both held the same."""
+    pulled: int
+    pushed: int
+    renewed: int
+    """Leases, both ways."""
+    refused: int
+    rounds: int
+    bytes: int
+    complete: bool
+    differences: tuple[Difference, ...] = ()
+    """The first thousand."""
+    reasons: tuple[str, ...] = ()
+
+
 class PeerInfo(msgspec.Struct, frozen=True, gc=False):
     """A contact of the routing table, for people."""
 
@@ -85,7 +118,14 @@ class PeerInfo(msgspec.Struct, frozen=True, gc=False):
 class Dht(Protocol):
     """Find, put and sync signed items. Verified before anything is believed."""
 
-    mode: DhtMode
+    @property
+    def mode(self) -> DhtMode:
+        """What this node keeps now."""
+        ...
+
+    async def set_mode(self, mode: DhtMode) -> None:
+        """Become a full node, or a regular one, until the next start. Idempotent."""
+        ...
 
     @property
     def peer_count(self) -> int:
@@ -101,12 +141,22 @@ class Dht(Protocol):
         """
         ...
 
-    async def put(self, item: MutableItem, *, cas: int | None = None) -> PutReport:
+    async def put(
+        self,
+        item: MutableItem,
+        *,
+        cas: int | None = None,
+        blocks: Mapping[bytes, bytes] | None = None,
+    ) -> PutReport:
         """Store here if near (or full), and at the closest nodes, in parallel."""
         ...
 
     async def put_many(
-        self, items: Sequence[MutableItem], progress: Callable[[int], None] | None = None
+        self,
+        items: Sequence[MutableItem],
+        progress: Callable[[int], None] | None = None,
+        *,
+        blocks: Mapping[bytes, bytes] | None = None,
     ) -> Sequence[PutReport]:
         """Put a batch, grouped by node; `progress` is told how many are done."""
         ...
@@ -118,6 +168,28 @@ class Dht(Protocol):
         progress: Callable[[int, bool], None] | None = None,
     ) -> SyncReport:
         """Pull what changed at a full node (default: the first bootstrap peer that answers)."""
+        ...
+
+    async def find_full_nodes(self) -> Sequence[PubKey]:
+        """Return the full nodes that advertise themselves, verified and fresh; ours included."""
+        ...
+
+    async def reconcile(
+        self, peer: PubKey, salt: bytes | None = None, *, dry_run: bool = False
+    ) -> ReconcileReport:
+        """Compare with another node by fingerprints, and repair both sides in what differs.
+
+        `dry_run` only compares. Raises `TransportError` where the peer cannot be reached.
+        """
+        ...
+
+    def watch(
+        self, salt: bytes | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[StoredItem]]:
+        """Keep a salt (None: all) in step with a full node, and yield what changes here meanwhile.
+
+        A reader that falls behind misses nothing: it gets the newest version of each record.
+        """
         ...
 
     def peers(self) -> Sequence[PeerInfo]:
@@ -136,8 +208,9 @@ class Mirror(Protocol):
         *,
         cas: int | None = None,
         progress: Callable[[int], None] | None = None,
+        blocks: Mapping[bytes, bytes] | None = None,
     ) -> Sequence[PutReport]:
-        """Bring items there; one report each, in order."""
+        """Bring items there; one report each, in order. `blocks` are those of their manifests."""
         ...
 
 

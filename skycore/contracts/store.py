@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
+from anyio import Event
 
 from skycore.model.items import Cursor, Lease, MutableItem, RankedItem, StoredItem
 
@@ -224,10 +225,15 @@ class Items(Protocol):
         *,
         sender: bytes,
         cas: Sequence[int | None] | None = None,
-        blocks: Mapping[bytes, bytes] | None = None,
+        blocks: Sequence[bytes] = (),
         leases: Sequence[Lease | None] | None = None,
     ) -> Sequence[PutOutcome]:
         """Judge and store; one outcome an item, in order. `sender` is the authenticated peer.
+
+        `blocks` are pieces of the values of these items' manifests, in any order; what no verified
+        head refers to is thrown away. Where some are neither here nor given, the outcome is
+        MISSING_BLOCKS and names the next of them: hand in the same item with those. What came so
+        far waits PENDING_HEAD_S on the sender's account; nobody reads it before it is whole.
 
         `leases` holds the lease that came with an item (sync, GetValue): an item whose own `until`
         is past lives by its lease, and is admitted only together with it.
@@ -250,6 +256,45 @@ class Items(Protocol):
         self, after: Cursor | None, wanted: ChangeFilter, limit: int, bytes_max: int
     ) -> ChangePage:
         """Return live changes; as ItemStore.changes."""
+        ...
+
+    def changed(self) -> Event:
+        """Return an event that is set when the store changes next; take it before reading."""
+        ...
+
+    async def blocks(self, hashes: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return blocks of heads that are stored, or were until lately; None for others."""
+        ...
+
+    async def tree(self, item: MutableItem) -> Mapping[bytes, bytes]:
+        """Return all blocks of a manifest, parents first; empty for any other kind.
+
+        Raises `MissingBlocksError` where they are not all here (the head was replaced long ago).
+        """
+        ...
+
+    async def value(self, stored: StoredItem) -> bytes | None:
+        """Return the whole value, put together and checked; None of a tombstone.
+
+        Raises `MissingBlocksError`.
+        """
+        ...
+
+    def assemble(self, item: MutableItem, blocks: Mapping[bytes, bytes]) -> bytes:
+        """Put a manifest's value together from these blocks alone, checking all of it.
+
+        For readers that store nothing. Raises `MissingBlocksError`, `NamespaceError`.
+        """
+        ...
+
+    async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
+        """Return replaced items of a target, newest arrival first; as ItemStore.history."""
+        ...
+
+    async def fingerprints(
+        self, salt: bytes | None, ranges: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Fingerprint]:
+        """Return a fingerprint of what is live in each range of targets, bounds included."""
         ...
 
     async def listing(

@@ -135,6 +135,15 @@ class StoredItem(msgspec.Struct, frozen=True, gc=False):
     position: int
     """Place of its latest change: the same, or that of its newest lease."""
     lease: Lease | None = None
+    assembled: bytes | None = None
+    """Of a manifest, where a reader has put it together: the whole value, as if it stood in `v`."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Return the whole value: None of a tombstone, and of a manifest not put together."""
+        if self.item.kind == Kind.VALUE:
+            return self.item.v
+        return self.assembled if self.item.kind == Kind.MANIFEST else None
 
     @property
     def until(self) -> int:

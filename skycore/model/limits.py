@@ -11,6 +11,8 @@ from typing import Final
 
 __all__ = [
     "ADDRESS_KIND_MAX",
+    "BLOCKS_ASKED_MAX",
+    "BLOCKS_BYTES_MAX",
     "BLOCK_GRACE_S",
     "BLOCK_MAX",
     "CALL_TIMEOUT_S",
@@ -28,14 +30,22 @@ __all__ = [
     "HELLO_MAX",
     "INSTANCE_ID_BYTES",
     "JSON_DEPTH_MAX",
+    "LEAF_MAX",
     "LEASE_LIFETIME_MAX_S",
+    "MISSING_MAX",
     "PACKET_PAYLOAD_MAX",
     "PAGE_BYTES_MAX",
     "PAGE_ITEMS_MAX",
     "PAGE_TIMEOUT_S",
+    "PENDING_HEAD_S",
+    "RANGES_MAX",
+    "RANGE_ITEMS_MAX",
+    "RANGE_PARTS",
+    "RECONCILE_ROUNDS_MAX",
     "RPC_FRAME_MAX",
     "SALT_MAX",
     "SEQ_MAX",
+    "SET_INLINE_MAX",
     "STREAM_BACKLOG_MAX",
     "STREAM_CHUNK_MAX",
     "STREAM_ID_MAX",
@@ -43,7 +53,11 @@ __all__ = [
     "SUBJECT_MAX",
     "TOMBSTONE_LIFETIME_S",
     "TRANSPORT_QUEUE_MAX",
+    "TREE_BYTES_MAX",
+    "TREE_CHILDREN_MAX",
+    "TREE_DEPTH_MAX",
     "VALUE_MAX",
+    "WANTED_MAX",
 ]
 
 # items (docs/protocols/items.md)
@@ -58,6 +72,18 @@ LEASE_LIFETIME_MAX_S: Final = 86_400
 BLOCK_MAX: Final = 8_192
 BLOCK_GRACE_S: Final = 120
 """How long readers of a replaced head still find its blocks."""
+SET_INLINE_MAX: Final = 4_096
+"""A set whose encoding is larger stands in blocks; so does any value over VALUE_MAX."""
+LEAF_MAX: Final = 4_096
+"""Bytes of entries at which a leaf of a set's trie splits, and of a piece of a plain value."""
+TREE_CHILDREN_MAX: Final = 64
+TREE_DEPTH_MAX: Final = 16
+TREE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Bytes of a value in blocks, as it reads when put together."""
+PENDING_HEAD_S: Final = 600
+"""How long blocks wait for the rest of their verified head."""
+MISSING_MAX: Final = 1_024
+"""Hashes of missing blocks that one outcome names."""
 ENTRY_BYTES: Final = 300
 """What an item counts for besides its value, in pages and in what a sender may hand in."""
 
@@ -88,6 +114,16 @@ PAGE_BYTES_MAX: Final = 1024 * 1024
 PAGE_ITEMS_MAX: Final = 4_096
 CALL_TIMEOUT_S: Final = 10.0
 PAGE_TIMEOUT_S: Final = 30.0
+BLOCKS_ASKED_MAX: Final = 1_024
+BLOCKS_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Bytes of blocks in one message."""
+RANGES_MAX: Final = 256
+RANGE_PARTS: Final = 16
+RANGE_ITEMS_MAX: Final = 32
+"""A range with at most so many items is listed instead of split."""
+RECONCILE_ROUNDS_MAX: Final = 8
+WANTED_MAX: Final = 1_024
+"""Targets whose items one Reconcile asks for."""
 
 # RPC to a node (docs/protocols/rpc.md)
 RPC_FRAME_MAX: Final = 4 * 1024 * 1024

@@ -31,6 +31,9 @@ class DhtMethod(IntEnum):
     PUT_VALUE = 4
     GET_ITEMS = 5
     PUT_BATCH = 6
+    GET_BLOCKS = 7
+    RECONCILE = 8
+    WATCH = 9
 
 
 class Port(IntEnum):

@@ -14,22 +14,35 @@ from msgspec import Meta
 
 from skycore.model.addresses import Contact
 from skycore.model.items import Lease, MutableItem
-from skycore.model.limits import CONTACTS_MAX, PAGE_ITEMS_MAX
+from skycore.model.limits import (
+    BLOCKS_ASKED_MAX,
+    CONTACTS_MAX,
+    PAGE_ITEMS_MAX,
+    RANGE_ITEMS_MAX,
+    RANGE_PARTS,
+    RANGES_MAX,
+    WANTED_MAX,
+)
 from skycore.model.numbers import DhtMethod
 
 __all__ = [
     "BATCH_ITEMS_MAX",
+    "BLOCKS_IN_REPLY_MAX",
     "FEATURES",
     "REPLIES",
     "REPLY_MAX",
     "REQUESTS",
     "VERSION",
+    "WATCH_BEAT_S",
     "Batch",
+    "Blocks",
     "ErrorCode",
     "ErrorReply",
     "FindNode",
+    "GetBlocks",
     "GetItems",
     "GetValue",
+    "Held",
     "ItemLease",
     "Message",
     "Nodes",
@@ -38,15 +51,24 @@ __all__ = [
     "Ping",
     "Pong",
     "PutValue",
+    "Range",
+    "RangeReply",
+    "Ranges",
+    "Reconcile",
     "Stored",
     "Value",
+    "Watch",
     "known_rank",
     "lease_of",
 ]
 
 VERSION: Final = 1
-FEATURES: Final = ("values", "items", "batch")
+FEATURES: Final = ("values", "items", "batch", "blocks", "reconcile", "watch")
 BATCH_ITEMS_MAX: Final = 1_024
+BLOCKS_IN_REPLY_MAX: Final = 65_536
+"""A block may be small; their bytes are bounded by BLOCKS_BYTES_MAX."""
+WATCH_BEAT_S: Final = 20.0
+"""A watch is silent for no longer; without it the reader asks somebody else."""
 
 
 class ErrorCode:
@@ -107,6 +129,8 @@ class GetValue(_Wire, frozen=True, gc=False):
 
     target: bytes
     known: bytes = b""
+    blocks_bytes_max: int = 0
+    """How many bytes of a manifest's blocks the reply may carry, parents first."""
 
 
 class ItemLease(_Wire, frozen=True, gc=False):
@@ -179,6 +203,78 @@ class Outcomes(_Wire, frozen=True, gc=False):
     outcomes: Annotated[tuple[Stored, ...], Meta(max_length=BATCH_ITEMS_MAX)]
 
 
+class GetBlocks(_Wire, frozen=True, gc=False):
+    """Send me these blocks; `deep`: and then what they lead to, as far as it fits."""
+
+    hashes: Annotated[tuple[bytes, ...], Meta(max_length=BLOCKS_ASKED_MAX)]
+    deep: bool = False
+
+
+class Blocks(_Wire, frozen=True, gc=False):
+    """What of it is here, in the order asked; whoever asks hashes them himself."""
+
+    blocks: Annotated[tuple[bytes, ...], Meta(max_length=BLOCKS_IN_REPLY_MAX)]
+
+
+class Range(_Wire, frozen=True, gc=False):
+    """What I hold between two targets, both included, in brief."""
+
+    low: bytes
+    high: bytes
+    items: int
+    fingerprint: bytes
+    """32 bytes: sum mod 2^256 of SHA256(target ‖ class ‖ rank ‖ until)."""
+
+
+class Reconcile(_Wire, frozen=True, gc=False):
+    """Where do we differ? And send me what you hold at `wanted`."""
+
+    salt: bytes | None
+    ranges: Annotated[tuple[Range, ...], Meta(max_length=RANGES_MAX)]
+    wanted: Annotated[tuple[bytes, ...], Meta(max_length=WANTED_MAX)] = ()
+
+
+class Held(_Wire, frozen=True, gc=False):
+    """A slot that I hold."""
+
+    target: bytes
+    item_class: int
+    rank: bytes
+    until: int
+
+
+class RangeReply(_Wire, frozen=True, gc=False):
+    """About the asked range at `index`: its parts in order, or all that is held in it.
+
+    A range that is equal is left out of the reply.
+    """
+
+    index: int
+    parts: Annotated[tuple[tuple[int, bytes], ...], Meta(max_length=RANGE_PARTS)] = ()
+    """Items and fingerprint of each 16th of it."""
+    held: Annotated[tuple[Held, ...], Meta(max_length=RANGE_ITEMS_MAX)] = ()
+
+
+class Ranges(_Wire, frozen=True, gc=False):
+    """Where we differ, and what was wanted as far as it fits: ask again for the rest."""
+
+    ranges: Annotated[tuple[RangeReply, ...], Meta(max_length=RANGES_MAX)]
+    items: Annotated[tuple[MutableItem, ...], Meta(max_length=3 * WANTED_MAX)] = ()
+    item_leases: Annotated[tuple[ItemLease, ...], Meta(max_length=3 * WANTED_MAX)] = ()
+    served: int = 0
+    """How many of `wanted`, from the first on, the items answer."""
+
+
+class Watch(_Wire, frozen=True, gc=False):
+    """Tell me what changes from `cursor` on (empty: from now on), in Pages, until I hang up.
+
+    The first page comes at once; one without entries says every WATCH_BEAT_S that all is well.
+    """
+
+    salt: bytes | None
+    cursor: bytes = b""
+
+
 Message = (
     ErrorReply
     | Ping
@@ -193,6 +289,11 @@ Message = (
     | Page
     | Batch
     | Outcomes
+    | GetBlocks
+    | Blocks
+    | Reconcile
+    | Ranges
+    | Watch
 )
 
 REQUESTS: Final[dict[int, type[Message]]] = {
@@ -202,6 +303,9 @@ REQUESTS: Final[dict[int, type[Message]]] = {
     DhtMethod.PUT_VALUE: PutValue,
     DhtMethod.GET_ITEMS: GetItems,
     DhtMethod.PUT_BATCH: Batch,
+    DhtMethod.GET_BLOCKS: GetBlocks,
+    DhtMethod.RECONCILE: Reconcile,
+    DhtMethod.WATCH: Watch,
 }
 REPLIES: Final[dict[int, type[Message]]] = {
     DhtMethod.ERROR: ErrorReply,
@@ -211,14 +315,20 @@ REPLIES: Final[dict[int, type[Message]]] = {
     DhtMethod.PUT_VALUE: Stored,
     DhtMethod.GET_ITEMS: Page,
     DhtMethod.PUT_BATCH: Outcomes,
+    DhtMethod.GET_BLOCKS: Blocks,
+    DhtMethod.RECONCILE: Ranges,
+    DhtMethod.WATCH: Page,
 }
 REPLY_MAX: Final[dict[int, int]] = {
     DhtMethod.PING: 16_384,
     DhtMethod.FIND_NODE: 65_536,
-    DhtMethod.GET_VALUE: 327_680,
+    DhtMethod.GET_VALUE: 4 * 1024 * 1024,
     DhtMethod.PUT_VALUE: 16_384,
     DhtMethod.GET_ITEMS: 4 * 1024 * 1024,
-    DhtMethod.PUT_BATCH: 262_144,
+    DhtMethod.PUT_BATCH: 1024 * 1024,
+    DhtMethod.GET_BLOCKS: 4 * 1024 * 1024,
+    DhtMethod.RECONCILE: 4 * 1024 * 1024,
+    DhtMethod.WATCH: 4 * 1024 * 1024,
 }
 """Largest reply that a caller reads, bytes: what a lying peer can make us hold."""
 
