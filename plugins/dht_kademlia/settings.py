@@ -45,3 +45,6 @@ class KademliaSettings(PluginSettings):
     """How large a page a bulk sync asks for, in bytes."""
     sync_interval_s: float = Field(60.0, ge=0)
     """How often a full node pulls what changed at another full node, in seconds; 0 for never."""
+    repair_interval_s: float = Field(120.0, ge=0)
+    """How often this node sees to it that what it is closest to has all its replicas, in seconds;
+    0 for never."""
