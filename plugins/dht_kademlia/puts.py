@@ -9,7 +9,7 @@ peer at all was the original's answer (C15), and a put that waits for every dead
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
@@ -206,6 +206,8 @@ async def put_many(
     node: Kademlia,
     loads: Sequence[PutValue],
     progress: Callable[[int], None] | None = None,
+    *,
+    blocks: Mapping[bytes, bytes] | None = None,
 ) -> Sequence[PutReport]:
     """Store items (or prolong them, where there is only a lease), each at its k closest nodes."""
     if len(loads) == 1:

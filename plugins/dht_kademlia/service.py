@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -168,15 +168,26 @@ class KademliaDht:
         """Return the best live item."""
         return await read(self._node, subject, salt, age_max_s=age_max_s, local=local)
 
-    async def put(self, item: MutableItem, *, cas: int | None = None) -> PutReport:
+    async def put(
+        self,
+        item: MutableItem,
+        *,
+        cas: int | None = None,
+        blocks: Mapping[bytes, bytes] | None = None,
+    ) -> PutReport:
         """Store here if near (or full), and at the closest nodes."""
-        return (await put_many(self._node, [PutValue(item, cas)]))[0]
+        return (await put_many(self._node, [PutValue(item, cas)], blocks=blocks))[0]
 
     async def put_many(
-        self, items: Sequence[MutableItem], progress: Callable[[int], None] | None = None
+        self,
+        items: Sequence[MutableItem],
+        progress: Callable[[int], None] | None = None,
+        *,
+        blocks: Mapping[bytes, bytes] | None = None,
     ) -> Sequence[PutReport]:
         """Put a batch, grouped by node."""
-        return await put_many(self._node, [PutValue(item) for item in items], progress)
+        loads = [PutValue(item) for item in items]
+        return await put_many(self._node, loads, progress, blocks=blocks)
 
     async def sync(
         self,
@@ -211,9 +222,11 @@ class KademliaMirror:
         *,
         cas: int | None = None,
         progress: Callable[[int], None] | None = None,
+        blocks: Mapping[bytes, bytes] | None = None,
     ) -> Sequence[PutReport]:
         """Put the items; one report each."""
-        return await put_many(self._node, [PutValue(item, cas) for item in items], progress)
+        loads = [PutValue(item, cas) for item in items]
+        return await put_many(self._node, loads, progress, blocks=blocks)
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
         """Prolong what is held, about 150 bytes a node; NOT_HELD asks for the item."""

@@ -232,6 +232,8 @@ class Reconcile(_Wire, frozen=True, gc=False):
     salt: bytes | None
     ranges: Annotated[tuple[Range, ...], Meta(max_length=RANGES_MAX)]
     wanted: Annotated[tuple[bytes, ...], Meta(max_length=WANTED_MAX)] = ()
+    leases_of: Annotated[tuple[bytes, ...], Meta(max_length=WANTED_MAX)] = ()
+    """Targets of which the lease alone is wanted: the same item is held, with a shorter life."""
 
 
 class Held(_Wire, frozen=True, gc=False):
@@ -263,6 +265,8 @@ class Ranges(_Wire, frozen=True, gc=False):
     item_leases: Annotated[tuple[ItemLease, ...], Meta(max_length=3 * WANTED_MAX)] = ()
     served: int = 0
     """How many of `wanted`, from the first on, the items answer."""
+    leases: Annotated[tuple[Lease, ...], Meta(max_length=3 * WANTED_MAX)] = ()
+    """Those of `leases_of`, all that there are."""
 
 
 class Watch(_Wire, frozen=True, gc=False):
@@ -323,7 +327,7 @@ REPLY_MAX: Final[dict[int, int]] = {
     DhtMethod.PING: 16_384,
     DhtMethod.FIND_NODE: 65_536,
     DhtMethod.GET_VALUE: 4 * 1024 * 1024,
-    DhtMethod.PUT_VALUE: 16_384,
+    DhtMethod.PUT_VALUE: 65_536,
     DhtMethod.GET_ITEMS: 4 * 1024 * 1024,
     DhtMethod.PUT_BATCH: 1024 * 1024,
     DhtMethod.GET_BLOCKS: 4 * 1024 * 1024,
