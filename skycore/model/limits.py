@@ -45,6 +45,7 @@ __all__ = [
     "RPC_FRAME_MAX",
     "SALT_MAX",
     "SEQ_MAX",
+    "SET_CHILDREN_MAX",
     "SET_INLINE_MAX",
     "STREAM_BACKLOG_MAX",
     "STREAM_CHUNK_MAX",
@@ -56,6 +57,7 @@ __all__ = [
     "TREE_BYTES_MAX",
     "TREE_CHILDREN_MAX",
     "TREE_DEPTH_MAX",
+    "TREE_STORED_MAX",
     "VALUE_MAX",
     "WANTED_MAX",
 ]
@@ -77,9 +79,13 @@ SET_INLINE_MAX: Final = 4_096
 LEAF_MAX: Final = 4_096
 """Bytes of entries at which a leaf of a set's trie splits, and of a piece of a plain value."""
 TREE_CHILDREN_MAX: Final = 64
+SET_CHILDREN_MAX: Final = 16
+"""Children of an inner block of a set: few, so that one change moves few bytes."""
 TREE_DEPTH_MAX: Final = 16
 TREE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes of a value in blocks, as it reads when put together."""
+TREE_STORED_MAX: Final = 2 * TREE_BYTES_MAX
+"""Bytes of all blocks of a tree: a set of tiny entries reaches this first."""
 PENDING_HEAD_S: Final = 600
 """How long blocks wait for the rest of their verified head."""
 MISSING_MAX: Final = 1_024
