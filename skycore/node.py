@@ -33,17 +33,21 @@ from skycore.contracts.runtime import (
     Lifecycle,
     Network,
     NodeInfo,
+    OwnClock,
     Workers,
 )
 from skycore.contracts.settings import PluginSettings
+from skycore.contracts.status import StatusSource
 from skycore.contracts.store import Items, ItemStore
 from skycore.contracts.transport import Transports
 from skycore.errors import PluginConflictError, SkycoreError
 from skycore.events import Events
 from skycore.guards.access import open_access
+from skycore.guards.clock import CorrectedClock
 from skycore.guards.gate import GateSettings, open_gate
 from skycore.guards.publish import PublisherSettings, open_publisher
 from skycore.guards.rpc import open_rpc
+from skycore.guards.timekeeper import open_timekeeper
 from skycore.guards.transports import TransportsSettings, open_transports
 from skycore.hookspecs import slots
 from skycore.identity import load_identity, network_constants
@@ -85,6 +89,7 @@ GUARDS = (
     Provider(Publisher, open_publisher, "publisher", on_demand=True),
     Provider(Rpc, open_rpc, "rpc", on_demand=True),
     Provider(Access, open_access, "access", on_demand=True),
+    Provider(StatusSource, open_timekeeper, "clock"),
 )
 # What a node has only because something in it asks for it.
 ON_DEMAND = frozenset({"skycore_stores", "skycore_security", "skycore_transports"})
@@ -136,7 +141,8 @@ def assemble(node: NodeSettings, layers: Layers) -> Assembly:
 
 
 _GIVEN: Sequence[type] = (
-    Clock, Entropy, Events, Files, Identity, Lifecycle, Namespaces, Network, NodeInfo, Workers,
+    Clock, CorrectedClock, Entropy, Events, Files, Identity, Lifecycle, Namespaces, Network,
+    NodeInfo, OwnClock, Workers,
 )  # fmt: skip
 
 
@@ -272,8 +278,10 @@ def _given(
     info = NodeInfo(
         assembly.node.profile, tuple(assembly.plugins.names), metadata.version("skycore"), name
     )
+    clock = CorrectedClock(seams.clock)
     return {
-        Clock: seams.clock,
+        Clock: clock,
+        CorrectedClock: clock,
         Entropy: seams.entropy,
         Events: Events(),
         Files: seams.files,
@@ -282,6 +290,7 @@ def _given(
         Namespaces: assembly.namespaces,
         Network: seams.network,
         NodeInfo: info,
+        OwnClock: seams.clock,
         Workers: seams.workers,
     } | {type(s): s for s in assembly.sections.values()}
 

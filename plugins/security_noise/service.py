@@ -29,7 +29,7 @@ from security_noise.core.hello import (
 from security_noise.core.pattern import XK
 from security_noise.pool import KeyPairs
 from security_noise.settings import NoiseSettings
-from skycore.contracts.runtime import Clock, Entropy, Identity
+from skycore.contracts.runtime import Entropy, Identity, OwnClock
 from skycore.contracts.security import Hello, Security
 from skycore.errors import (
     HandshakeAuthError,
@@ -55,7 +55,7 @@ _LOST = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream
 
 @asynccontextmanager
 async def open_noise(
-    settings: NoiseSettings, identity: Identity, clock: Clock, entropy: Entropy
+    settings: NoiseSettings, identity: Identity, clock: OwnClock, entropy: Entropy
 ) -> AsyncIterator[Security]:
     """Secure byte streams with Noise XK for as long as the node lives."""
     pairs = KeyPairs(identity.network.suite, entropy, settings.key_pairs_max)
@@ -125,7 +125,7 @@ class NoiseSecurity:
     """A `Security`: the node's keys, and what its handshakes share. Holds nothing per stranger."""
 
     def __init__(
-        self, settings: NoiseSettings, identity: Identity, clock: Clock, pairs: KeyPairs
+        self, settings: NoiseSettings, identity: Identity, clock: OwnClock, pairs: KeyPairs
     ) -> None:
         suite = identity.network.suite
         self._identity = identity

@@ -21,12 +21,14 @@ from skycore.model.network import NetworkConstants
 
 __all__ = [
     "Clock",
+    "ClockCorrected",
     "Entropy",
     "Files",
     "Identity",
     "Lifecycle",
     "Network",
     "NodeInfo",
+    "OwnClock",
     "TcpListener",
     "Workers",
 ]
@@ -35,7 +37,11 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Time. Sleeping and time limits are anyio's, which the simulation makes virtual."""
+    """Time. Sleeping and time limits are anyio's, which the simulation makes virtual.
+
+    What a part of a node is given is corrected: over 5 min off the median of three peers, wall
+    time is theirs (docs/protocols/items.md, Clock). So it may move either way between two calls.
+    """
 
     def now(self) -> float:
         """Monotonic seconds, for intervals."""
@@ -48,6 +54,24 @@ class Clock(Protocol):
     def wall_s(self) -> int:
         """Unix seconds, for lifetimes."""
         ...
+
+
+class OwnClock(Clock, Protocol):
+    """This machine's clock as it is, right or wrong: only for telling peers in a Hello.
+
+    Why uncorrected there: each node then votes with its own clock. If it passed on what it was
+    told, one lie that reached a majority of one node's peers would spread from node to node.
+    """
+
+
+@dataclass(frozen=True)
+class ClockCorrected:
+    """Event: wall time is corrected by another amount than before."""
+
+    correction_s: float
+    """What is added to this machine's clock; 0: it is believed again."""
+    peers: int
+    """How many were asked."""
 
 
 class Entropy(Protocol):

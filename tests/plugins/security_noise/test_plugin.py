@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from security_noise import plugin
 from security_noise.service import open_noise
 from security_noise.settings import NoiseSettings
-from skycore.contracts.runtime import Clock, Entropy, Identity
+from skycore.contracts.runtime import Entropy, Identity, OwnClock
 
 
 def test_hooks() -> None:
@@ -24,7 +24,7 @@ def test_hooks() -> None:
 def test_needs_are_in_the_signature() -> None:
     hints = typing.get_type_hints(inspect.unwrap(open_noise))
     hints.pop("return")
-    assert list(hints.values()) == [NoiseSettings, Identity, Clock, Entropy]
+    assert list(hints.values()) == [NoiseSettings, Identity, OwnClock, Entropy]
 
 
 def test_importing_the_plugin_imports_no_cryptography() -> None:
