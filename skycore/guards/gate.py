@@ -19,8 +19,6 @@ import anyio
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.runtime import Clock, Identity, Workers
 from skycore.contracts.store import (
-    ChangeFilter,
-    ChangePage,
     ItemKey,
     Items,
     ItemStore,
@@ -33,7 +31,9 @@ from skycore.events import Events
 from skycore.guards.admission import Candidate, Prover, outcome_name, seq_of
 from skycore.guards.judge import Claim, Judge
 from skycore.guards.quota import GateSettings, Quotas
-from skycore.model.items import Cursor, Kind, Lease, MutableItem, RankedItem, StoredItem
+from skycore.guards.reading import StoreFace
+from skycore.guards.trees import Trees
+from skycore.model.items import Kind, Lease, MutableItem, RankedItem, StoredItem
 from skycore.model.keys import short
 from skycore.model.limits import ENTRY_BYTES, LEASE_LIFETIME_MAX_S
 from skycore.tasks import every
@@ -68,7 +68,8 @@ async def open_gate(
             )
     quotas = Quotas(settings, identity.public, namespaces, events)
     judge = Judge(identity.network, identity.public, namespaces)
-    gate = Gate(store, judge, quotas, Prover(judge, workers), clock, identity.public)
+    trees = Trees(store, namespaces, workers)
+    gate = Gate(store, judge, quotas, Prover(judge, workers), trees, clock, identity.public)
     quotas.refresh(await store.usage())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(
@@ -78,7 +79,7 @@ async def open_gate(
         tasks.cancel_scope.cancel()
 
 
-class Gate:
+class Gate(StoreFace):
     """Items, judged once for all: the only holder of the node's ItemStore."""
 
     def __init__(
@@ -87,78 +88,30 @@ class Gate:
         judge: Judge,
         quotas: Quotas,
         prover: Prover,
+        trees: Trees,
         clock: Clock,
         own: bytes,
     ) -> None:
-        self._store = store
+        super().__init__(store, clock, trees)
         self._judge = judge
         self._quotas = quotas
         self._prover = prover
-        self._clock = clock
         self._own = own
         self._counters: Counter[str] = Counter()
-        self._swept_at = clock.now()
         self._log_after = clock.now()
-
-    # --- reading ---------------------------------------------------------------------------------
-
-    @property
-    def store_id(self) -> bytes:
-        """The store's id, for cursors."""
-        return self._store.store_id
 
     @property
     def counters(self) -> Mapping[str, int]:
         """How many puts and leases ended how, since the start: by outcome's or error's name."""
         return dict(self._counters)
 
-    async def get(self, target: bytes, *, age_max_s: float | None = None) -> tuple[StoredItem, ...]:
-        """Return the live items of a target, highest class first, none older than asked.
-
-        What has expired is not served, swept or not (O11); age counts from the admission here.
-        """
-        slots = self._live((await self._store.get([target]))[0])
-        if age_max_s is None:
-            return slots
-        oldest_ns = self._clock.wall_ns() - int(age_max_s * 1e9)
-        return tuple(stored for stored in slots if stored.stored_ns >= oldest_ns)
-
-    async def changes(
-        self, after: Cursor | None, wanted: ChangeFilter, limit: int, bytes_max: int
-    ) -> ChangePage:
-        """Return live changes; an empty page is the last one."""
-        while True:
-            page = await self._store.changes(after, wanted, limit, bytes_max)
-            live = self._live(page.entries)
-            if live or not page.has_more:
-                return ChangePage(live, page.cursor, page.has_more)
-            after = page.cursor
-
-    async def listing(
-        self, salt: bytes | None, low: bytes, high: bytes, limit: int
-    ) -> Sequence[StoredItem]:
-        """Return live items by target; fewer than `limit` only where there are no more."""
-        found: dict[ItemKey, StoredItem] = {}
-        while True:
-            page = await self._store.listing(salt, low, high, limit + _LISTING_SLACK)
-            found |= {ItemKey(s.target, s.item_class): s for s in self._live(page)}
-            if len(found) >= limit or len(page) < limit + _LISTING_SLACK:
-                return tuple(found.values())[:limit]
-            low = page[-1].target
-
-    async def usage(self) -> Mapping[bytes, Usage]:
-        """Return what is held under each salt, expired items that wait for the sweep included."""
-        return await self._store.usage()
-
-    def _live(self, slots: Sequence[StoredItem]) -> tuple[StoredItem, ...]:
-        now_s = self._clock.wall_s()
-        return tuple(stored for stored in slots if stored.until > now_s)
-
     # --- forgetting ------------------------------------------------------------------------------
 
     async def drop(self, keys: Sequence[ItemKey]) -> int:
         """Forget slots here."""
         dropped = await self._store.drop(keys)
+        if dropped:
+            self._touch()
         self._quotas.refresh(await self._store.usage())
         return dropped
 
@@ -166,6 +119,8 @@ class Gate:
         """Drop what has expired, and count anew what is held."""
         self._swept_at = self._clock.now()
         dropped = await self._store.sweep(self._clock.wall_s())
+        if dropped:
+            self._touch()
         self._quotas.refresh(await self._store.usage())
         return dropped
 
@@ -183,7 +138,7 @@ class Gate:
         *,
         sender: bytes,
         cas: Sequence[int | None] | None = None,
-        blocks: Mapping[bytes, bytes] | None = None,
+        blocks: Sequence[bytes] = (),
         leases: Sequence[Lease | None] | None = None,
     ) -> Sequence[PutOutcome]:
         """Judge and store; one outcome an item, in order. `sender` is the authenticated peer."""
@@ -193,12 +148,12 @@ class Gate:
                 Candidate(items[i], cas[i] if cas else None, leases[i] if leases else None)
                 for i in range(start, min(start + CHUNK_ITEMS, len(items)))
             ]
-            await self._admit_chunk(chunk, sender, blocks)
+            await self._admit_chunk(chunk, sender, {})
             outcomes += self._told(chunk, sender)
         return outcomes
 
     async def _admit_chunk(
-        self, chunk: Sequence[Candidate], sender: bytes, blocks: Mapping[bytes, bytes] | None
+        self, chunk: Sequence[Candidate], sender: bytes, blocks: Mapping[bytes, bytes]
     ) -> None:
         now_ns, now = self._clock.wall_ns(), self._clock.now()
         size = sum(len(candidate.item.v) for candidate in chunk) + ENTRY_BYTES * len(chunk)
@@ -251,7 +206,7 @@ class Gate:
         return {(stored.target, stored.item_class): stored for row in rows for stored in row}
 
     async def _store_proven(
-        self, proven: Sequence[Candidate], blocks: Mapping[bytes, bytes] | None
+        self, proven: Sequence[Candidate], blocks: Mapping[bytes, bytes]
     ) -> None:
         await self._reserve(proven)
         ready = [(c, c.ranked) for c in proven if c.is_open and c.ranked]
@@ -267,6 +222,8 @@ class Gate:
                 is_stored = outcome is not None and outcome.code == Outcome.STORED
                 self._quotas.settle(ranked, candidate.old, is_stored=is_stored)
                 candidate.outcome = outcome
+        if any(outcome.code == Outcome.STORED for outcome in results):
+            self._touch()
 
     async def _reserve(self, proven: Sequence[Candidate]) -> None:
         if not proven:
@@ -299,6 +256,7 @@ class Gate:
         ]
         if dead:
             await self._store.drop(dead)
+            self._touch()
 
     # --- leases ----------------------------------------------------------------------------------
 
@@ -345,6 +303,8 @@ class Gate:
         if not with_lease:
             return
         results = await self._store.renew([lease for _, lease in with_lease], now_ns)
+        if any(outcome.code == Outcome.RENEWED for outcome in results):
+            self._touch()
         for (candidate, _), outcome in zip(with_lease, results, strict=True):
             before = candidate.outcome
             if before is None or (before.code == Outcome.HELD and outcome.accepted):

@@ -1,6 +1,7 @@
 """Items in a dict, really verified: the gate's face without gate and store, for tests above it.
 
-Keeps one item a class and target, by rank, with a change log; judges signature and lifetime only.
+Keeps one item a class and target, by rank, with a change log, and every block that some head led
+to; judges signature, lifetime and the form of trees only.
 """
 
 from __future__ import annotations
@@ -9,15 +10,25 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
+from anyio import Event
 
 from skycore.contracts.runtime import Clock
-from skycore.contracts.store import ChangeFilter, ChangePage, ItemKey, Outcome, PutOutcome, Usage
+from skycore.contracts.store import (
+    ChangeFilter,
+    ChangePage,
+    Fingerprint,
+    ItemKey,
+    Outcome,
+    PutOutcome,
+    Usage,
+)
 from skycore.errors import (
     CasMismatchError,
     CursorInvalidError,
     ExpiredError,
     InvalidSignatureError,
     ItemError,
+    MissingBlocksError,
     NotAuthorisedError,
     SeqTooLowError,
 )
@@ -33,7 +44,10 @@ from skycore.model.items import (
     item_rank,
     item_signed_bytes,
 )
+from skycore.model.limits import MISSING_MAX
 from skycore.model.network import NetworkConstants
+from skycore.model.prints import range_print
+from skycore.model.trie import block_id, harvest, reach, read_manifest
 
 __all__ = ["DictItems"]
 
@@ -47,6 +61,10 @@ class DictItems:
         self.store_id = hashlib.sha256(name.encode()).digest()[:16]
         self.held: dict[Slot, StoredItem] = {}
         self.judged = 0
+        self.kept: dict[bytes, bytes] = {}
+        """Blocks, those that wait for the rest of their head among them."""
+        self.replaced: list[StoredItem] = []
+        self._news = Event()
         self._network = network
         self._clock = clock
         self._position = 0
@@ -94,19 +112,25 @@ class DictItems:
         *,
         sender: bytes,
         cas: Sequence[int | None] | None = None,
-        blocks: Mapping[bytes, bytes] | None = None,
+        blocks: Sequence[bytes] = (),
         leases: Sequence[Lease | None] | None = None,
     ) -> Sequence[PutOutcome]:
         """Judge and keep."""
+        given = {block_id(block): block for block in blocks}
         expected = cas or [None] * len(items)
         with_them = leases or [None] * len(items)
         return [
-            self._admit(i, sender, c, lease)
+            self._admit(i, sender, c, lease, given)
             for i, c, lease in zip(items, expected, with_them, strict=True)
         ]
 
     def _admit(
-        self, item: MutableItem, sender: bytes, cas: int | None, lease: Lease | None
+        self,
+        item: MutableItem,
+        sender: bytes,
+        cas: int | None,
+        lease: Lease | None,
+        given: Mapping[bytes, bytes],
     ) -> PutOutcome:
         try:
             ranked = self.judge(item, lease)
@@ -121,8 +145,14 @@ class DictItems:
             return PutOutcome(CasMismatchError.code, current, text=str(CasMismatchError()))
         if old and old.rank > ranked.rank:
             return PutOutcome(SeqTooLowError.code, old.item.seq, text=str(SeqTooLowError()))
+        try:
+            if missing := self._missing(item, given):
+                return PutOutcome(Outcome.MISSING_BLOCKS, current, missing)
+        except ItemError as bad:
+            return PutOutcome(bad.code, current, text=str(bad))
         self._position += 1
-        self.held.pop(slot, None)
+        if old := self.held.pop(slot, None):
+            self.replaced.append(old)
         self.held[slot] = StoredItem(
             ranked.target,
             ranked.item_class,
@@ -135,7 +165,27 @@ class DictItems:
             self._position,
             lease,
         )
+        self._touch()
         return PutOutcome(Outcome.STORED, item.seq)
+
+    def _missing(self, item: MutableItem, given: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
+        """Keep what a manifest leads to, and return what lacks; once it is whole, check it."""
+        if item.kind != Kind.MANIFEST:
+            return ()
+        manifest = read_manifest(item.v)
+        refs, missing = reach(manifest.root, {**self.kept, **given}.get, MISSING_MAX)
+        self.kept.update((name, given[name]) for name in refs if name in given)
+        if not missing:
+            harvest(manifest, self.kept.get)
+        return tuple(missing)
+
+    def _touch(self) -> None:
+        self._news.set()
+        self._news = Event()
+
+    def changed(self) -> Event:
+        """Return an event that is set when something changes next."""
+        return self._news
 
     async def renew(self, leases: Sequence[Lease], *, sender: bytes) -> Sequence[PutOutcome]:
         """Apply leases, unverified: enough for those who only carry them."""
@@ -151,6 +201,7 @@ class DictItems:
         self._position += 1
         del self.held[slot]
         self.held[slot] = msgspec.structs.replace(old, lease=lease, position=self._position)
+        self._touch()
         return PutOutcome(Outcome.RENEWED, old.item.seq)
 
     async def changes(
@@ -184,9 +235,57 @@ class DictItems:
         ]
         return sorted(found, key=lambda s: (s.target, s.item_class))[:limit]
 
+    async def fingerprints(
+        self, salt: bytes | None, ranges: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Fingerprint]:
+        """Return a fingerprint of what is live in each range."""
+        now_s = self._clock.wall_s()
+        live = [s for s in self.held.values() if s.until > now_s and salt in (None, s.item.salt)]
+        return [
+            Fingerprint(
+                *range_print(
+                    (s.target, s.item_class, s.rank, s.until)
+                    for s in live
+                    if low <= s.target <= high
+                )
+            )
+            for low, high in ranges
+        ]
+
+    async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
+        """Return replaced items, newest arrival first."""
+        found = [s for s in self.replaced if s.target == target]
+        return sorted(found, key=lambda s: -s.item_position)[:limit]
+
+    async def blocks(self, hashes: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return blocks."""
+        return [self.kept.get(name) for name in hashes]
+
+    async def tree(self, item: MutableItem) -> Mapping[bytes, bytes]:
+        """Return all blocks of a manifest."""
+        if item.kind != Kind.MANIFEST:
+            return {}
+        refs, missing = reach(read_manifest(item.v).root, self.kept.get, 1)
+        if missing:
+            raise MissingBlocksError()
+        return {name: self.kept[name] for name in refs}
+
+    async def value(self, stored: StoredItem) -> bytes | None:
+        """Return the whole value."""
+        if stored.item.kind != Kind.MANIFEST:
+            return stored.value
+        return self.assemble(stored.item, self.kept)
+
+    def assemble(self, item: MutableItem, blocks: Mapping[bytes, bytes]) -> bytes:
+        """Put a value together; there is no schema to check it by."""
+        return harvest(read_manifest(item.v), blocks.get)
+
     async def drop(self, keys: Sequence[ItemKey]) -> int:
         """Forget slots."""
-        return sum(self.held.pop((k.target, k.item_class), None) is not None for k in keys)
+        dropped = sum(self.held.pop((k.target, k.item_class), None) is not None for k in keys)
+        if dropped:
+            self._touch()
+        return dropped
 
     async def usage(self) -> Mapping[bytes, Usage]:
         """Count by salt."""
