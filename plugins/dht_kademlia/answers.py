@@ -22,11 +22,13 @@ from dht_kademlia.core.messages import (
     Page,
     Pong,
     PutValue,
+    Reconcile,
     Stored,
     Value,
     known_rank,
 )
 from dht_kademlia.node import Kademlia
+from dht_kademlia.serve_ranges import answer_ranges
 from skycore.contracts.store import ChangeFilter, PutOutcome
 from skycore.errors import CursorInvalidError, NotClosestError, RemoteProtocolError
 from skycore.model.items import Cursor, Lease, MutableItem
@@ -54,6 +56,8 @@ class Answers:
                 return Outcomes(tuple(await self._put(peer, request.puts)))
             case GetItems():
                 return await self._get_items(request)
+            case Reconcile():
+                return await answer_ranges(self._node.items, request)
             case _:
                 return await self._pong()
 
