@@ -59,6 +59,8 @@ class Stats:
     """Counters for status; each true since the start."""
 
     lookups: Counter[str] = field(default_factory=Counter)
+    reads: Counter[str] = field(default_factory=Counter)
+    """How reads were answered: local, one_hop, iterative (docs/protocols/dht.md, "Reads")."""
     calls_served: int = 0
     calls_failed: int = 0
     malformed: int = 0
