@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from dht_kademlia.client import Client, Meter
 from dht_kademlia.core.contacts import has_global
+from dht_kademlia.core.crates import Sent
 from dht_kademlia.core.lookup import PATIENCE_S, Lookup
 from dht_kademlia.core.messages import FindNode, Message, Nodes, Ping, Pong
 from dht_kademlia.core.routing_table import K, RoutingTable
@@ -99,6 +100,7 @@ class Kademlia:
         self.table = RoutingTable(identity.public)
         self.stats = Stats()
         self.waiting = Waiting()
+        self.sent = Sent()
         self.seeds: tuple[Contact, ...] = ()
         self.joined_s = clock.now()
         """When somebody answered us for the first time after there was nobody."""
