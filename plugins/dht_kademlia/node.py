@@ -18,11 +18,14 @@ from anyio.abc import TaskGroup
 from dht_kademlia.client import Client, Meter
 from dht_kademlia.core.contacts import has_global
 from dht_kademlia.core.crates import Sent
+from dht_kademlia.core.hints import Hints
+from dht_kademlia.core.holders import DUTY, Holders
 from dht_kademlia.core.lookup import PATIENCE_S, Lookup
 from dht_kademlia.core.messages import FindNode, Message, Nodes, Ping, Pong
 from dht_kademlia.core.routing_table import K, RoutingTable
 from dht_kademlia.core.waiting import Waiting
 from dht_kademlia.settings import KademliaSettings
+from dht_kademlia.standing import Standing
 from skycore.contracts.dht import DhtMode, PeerInfo, SyncReport
 from skycore.contracts.runtime import Clock, Identity
 from skycore.contracts.store import Items
@@ -30,6 +33,7 @@ from skycore.contracts.transport import Transports
 from skycore.errors import ProtocolError, RemoteProtocolError, ReplyError, TransportError
 from skycore.jsonrpc.turns import TaskPool
 from skycore.model.addresses import Address, Contact
+from skycore.model.items import MutableItem
 from skycore.model.keys import short
 from skycore.model.limits import CALL_TIMEOUT_S
 from skycore.model.numbers import DhtMethod
@@ -100,7 +104,14 @@ class Kademlia:
         self.table = RoutingTable(identity.public)
         self.stats = Stats()
         self.waiting = Waiting()
+        self.standing = Standing()
         self.sent = Sent()
+        self.holders = Holders(clock.now(), settled_s=2 * settings.repair_interval_s)
+        self.hints = Hints()
+        self.returned: dict[bytes, None] = {}
+        """Who was heard of again and is owed something."""
+        self.stirred = anyio.Event()
+        """Set when repair has something to do before its next pass."""
         self.seeds: tuple[Contact, ...] = ()
         self.joined_s = clock.now()
         """When somebody answered us for the first time after there was nobody."""
@@ -117,17 +128,38 @@ class Kademlia:
         if known is None and not addresses:
             addresses = self.transports.addresses.find(public)
         before = len(self.table)
+        failed = known is not None and known.failures > 0
         to_ping = self.table.seen(public, addresses, self.clock.now(), mode)
         if known is None and len(self.table) != before:
             log.debug("contact entered peer=%s peers=%d", short(public), len(self.table))
             self._publish(PeerChanged(public, True, len(self.table)))
+        if known is None and public in self.table:
+            self.holders.entered(public, self.clock.now())
+        if known is None or failed:
+            self._stir(public)
+        if self.hints.is_due(public, self.clock.now()):
+            self.returned[public] = None
+            self.stirred.set()
         if to_ping is not None and not self.later(self._check, to_ping.contact):
             to_ping.pinging = False
+
+    def _stir(self, public: bytes) -> None:
+        """Let repair look at once at a change among the contacts next to this node."""
+        if self.table.nearer_to_self(public) < K:
+            self.stirred.set()
+
+    def sees_to(self, item: MutableItem) -> bool:
+        """Tell whether it may be for this node to see to an item's replicas (C36)."""
+        if item.signer == self.identity.public:
+            return True
+        return self.table.closer_than_self(int.from_bytes(item.target, "big")) < DUTY
 
     def lost(self, public: bytes) -> None:
         """Note that a key did not answer."""
         self.stats.calls_failed += 1
         if self.table.failed(public):
+            self.holders.left(public)
+            self._stir(public)
             log.debug("contact left peer=%s peers=%d", short(public), len(self.table))
             self._publish(PeerChanged(public, False, len(self.table)))
 

@@ -15,6 +15,7 @@ from dht_kademlia.core.messages import PutValue
 from dht_kademlia.node import Kademlia
 from dht_kademlia.puts import hand_out, put_many
 from dht_kademlia.reads import read
+from dht_kademlia.repair import keep_replicas
 from dht_kademlia.rpc import DhtMethods
 from dht_kademlia.server import Server
 from dht_kademlia.settings import KademliaSettings
@@ -144,6 +145,7 @@ async def _live(
         tasks.start_soon(lambda: every(rest_s, enter, name="dht bootstrap"))
         check_s = settings.check_interval_s
         tasks.start_soon(lambda: every(check_s, check, name="dht contacts", at_once=False))
+        tasks.start_soon(keep_replicas, node)
 
 
 # --- the faces -----------------------------------------------------------------------------------

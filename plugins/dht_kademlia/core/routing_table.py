@@ -190,6 +190,15 @@ class RoutingTable:
             if distance >> index & 1
         )
 
+    def nearer_to_self(self, public: bytes) -> int:
+        """Count the live contacts of lower buckets than a key's: all are nearer to this node."""
+        own = self.bucket_of(public)
+        return sum(
+            sum(not e.failures for e in bucket.entries.values())
+            for index, bucket in self._buckets.items()
+            if index < own
+        )
+
     def is_near(self, target: int) -> bool:
         """Tell whether this node should keep what lies at a target (C26)."""
         return self.closer_than_self(target) < self._k + SLACK
