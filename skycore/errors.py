@@ -29,6 +29,7 @@ __all__ = [
     "ItemError",
     "KeyFileError",
     "LocalProtocolError",
+    "MissingBlocksError",
     "MissingProviderError",
     "NamespaceError",
     "NonceExhaustedError",
