@@ -32,8 +32,10 @@ class FactRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One fact: the body of a declared namespace as JSON; the subject is ours if none is named."""
 
     salt: SaltText
-    json: Any
+    json: Any = msgspec.UNSET
     subject: HexKey = ""
+    delete: bool = False
+    """Instead of a body: this record is no more."""
 
 
 class PublishParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,11 +49,13 @@ class PublishResult(msgspec.Struct, frozen=True):
     """What became of them. A fact is published when at least one node holds it."""
 
     published: int
+    """Deletions are counted apart."""
     unchanged: int
     refused: int
     replicas: int
     """Copies stored, over all nodes."""
     reasons: list[str]
+    deleted: int = 0
 
 
 class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +95,7 @@ async def open_dht_batch_rpc(
             delegations=tokens,
             progress=lambda count: context.progress(count, len(facts), "records published"),
         )
-        return _counted(done)
+        return _counted(facts, done)
 
     class Methods:
         methods: Sequence[RpcMethod] = (
@@ -121,26 +125,37 @@ def _fact(namespaces: Namespaces, row: FactRow) -> Fact:
             f"no active plugin declares the salt {row.salt!r}", code=ErrorCode.INVALID_PARAMS,
             hint="enable the plugin that declares it, for example namespaces_skywire",
         )  # fmt: skip
+    subject = bytes.fromhex(row.subject) or None
+    if row.delete is (row.json is not msgspec.UNSET):
+        raise RpcError(
+            f"subject {row.subject[:16]}…: give either json or delete",
+            code=ErrorCode.INVALID_PARAMS,
+        )
+    if row.delete:
+        return Fact(namespace.salt, None, subject)
     try:
         value = namespace.from_json(row.json)
     except NamespaceError as bad:
         raise RpcError(
             f"subject {row.subject[:16]}…: {bad}", code=ErrorCode.INVALID_PARAMS
         ) from bad
-    return Fact(namespace.salt, value, bytes.fromhex(row.subject) or None)
+    return Fact(namespace.salt, value, subject)
 
 
-def _counted(done: Sequence[Published]) -> PublishResult:
-    published = unchanged = refused = replicas = 0
+def _counted(facts: Sequence[Fact], done: Sequence[Published]) -> PublishResult:
+    published = deleted = unchanged = refused = replicas = 0
     reasons: dict[str, None] = {}
-    for each in done:
+    for fact, each in zip(facts, done, strict=True):
         stored = sum(report.stored for report in each.reports)
         replicas += stored
         unchanged += each.unchanged
         if stored or each.unchanged:
-            published += 1
+            deleted += fact.v is None
+            published += fact.v is not None
             continue
         refused += 1
         for report in each.reports:
             reasons[report.outcome.text or f"code {report.outcome.code}"] = None
-    return PublishResult(published, unchanged, refused, replicas, list(reasons)[:REASONS_MAX])
+    return PublishResult(
+        published, unchanged, refused, replicas, list(reasons)[:REASONS_MAX], deleted
+    )

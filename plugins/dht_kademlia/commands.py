@@ -1,84 +1,86 @@
-"""`skynode visor dht`: signed records, for people."""
+"""`skynode visor dht`: one record at a time, and the list of them, for people."""
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
-from msgspec import to_builtins
 
+from dht_kademlia.texts import (
+    authority,
+    brief_value,
+    content,
+    moment_ns,
+    pretty,
+    signed_at,
+    size,
+    span,
+    when,
+)
 from skycore.console import Console
 from skycore.contracts.rpc import Progress
 from skycore.errors import ConfigError, SkycoreError
 from skycore.jsonrpc import Client
-from skycore.model.recording import RecordedFact, latest_facts, read_recording
+from skycore.model.limits import TREE_BYTES_MAX
 
-__all__ = ["delete", "get", "import_recording", "ls", "peers", "put", "status", "sync"]
+__all__ = ["delete", "get", "history", "ls", "put"]
 
 PAGE = 500
-"""Records a call, listing and importing."""
+"""Records a call."""
 STORED_MAX = 2
 """Codes up to this one mean: it is held there now (contracts.store.Outcome)."""
-IMPORT_BYTES_MAX = 1024 * 1024
-FILE_BYTES_MAX = 256 * 1024 * 1024
+LINES_MAX = 40
+"""Lines of a value on a terminal."""
+LINE_MAX = 2_000
 
-Salt = Annotated[str, typer.Option(help="Which kind of record; hex:… for bytes.")]
+Salt = Annotated[
+    str, typer.Option(help="Which kind of record (tp, svc, …, or your own); hex:… for bytes.")
+]
 Subject = Annotated[
     str, typer.Option(metavar="KEY", help="Whose record (hex). Default: this node's own.")
+]
+Key = Annotated[
+    str, typer.Argument(metavar="[KEY]", help="Whose record (hex). Default: this node's own.")
 ]
 Cas = Annotated[
     str | None, typer.Option(metavar="SEQ", help="Only if this is the current seq; 0 for none.")
 ]
 
 
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def status(console: Console) -> None:
-    """Show what the DHT of this node is, holds and does."""
-
-    def text(r: dict[str, Any]) -> object:
-        items = ", ".join(f"{salt} {n}" for salt, n in sorted(r["items"].items())) or "none"
-        lookups = ", ".join(f"{k} {v}" for k, v in r["lookups"].items()) or "none"
-        last = r["last_sync"]
-        return console.pairs(
-            [
-                ("mode", r["mode"]),
-                ("node id", r["node_id"]),
-                ("peers", f"{r['peers']} ({r['bootstrap_nodes']} bootstrap nodes configured)"),
-                ("items", f"{items} ({r['bytes']} bytes)"),
-                ("lookups", lookups),
-                ("puts", f"{r['puts']}, {r['replicas_per_put']:.1f} replicas each"),
-                ("waiting", _waiting(r)),
-                ("calls", f"{r['calls_served']} served, {r['calls_failed']} of ours failed"),
-                ("refused", ", ".join(f"{k} {v}" for k, v in r["refused"].items()) or "none"),
-                ("last sync", json.dumps(last) if last else "never"),
-            ],
-        )
-
-    console.show(console.call("dht.status"), text)
-
-
-def _waiting(r: dict[str, Any]) -> str:
-    dropped = f"; {r['waiting_dropped']} dropped for want of room" if r["waiting_dropped"] else ""
-    return f"{r['waiting']} puts for a node that takes them{dropped}"
+# --- writing -------------------------------------------------------------------------------------
 
 
 def put(
     console: Console,
-    value: Annotated[str, typer.Argument(help="Text; or JSON, where a plugin declares the salt.")],
+    value: Annotated[
+        str, typer.Argument(help="Text; or JSON, where a plugin declares the salt.")
+    ] = "",
     salt: Salt = "",
     subject: Subject = "",
+    file: Annotated[
+        Path | None, typer.Option(help="Read the value from a file instead; - for stdin.")
+    ] = None,
     hexadecimal: Annotated[bool, typer.Option("--hex", help="VALUE is hex.")] = False,
     cas: Cas = None,
 ) -> None:
-    """Publish a record under this node's key (or, with a delegation, another subject's)."""
-    form: dict[str, Any] = {"hex": value} if hexadecimal else {"text": value}
+    """Publish a record under this node's key (or, with a delegation, another subject's).
+
+    A value over 64 KiB, and a set of more than a few entries, is stored in blocks: a change of it
+    moves what changed.
+
+    [bold]skynode visor dht put 'hello' --salt notes[/bold]
+    """
+    if file is not None:
+        if value:
+            raise ConfigError("give either VALUE or --file")
+        value = _read(file)
+    form: dict[str, Any] = {"hex": value.strip()} if hexadecimal else {"text": value}
     if not hexadecimal and salt in _declared(console):
         try:
             form = {"json": json.loads(value)}
@@ -89,6 +91,20 @@ def put(
     result = console.call("dht.put", "publishing", salt=salt, subject=subject, cas=cas, **form)
     _refuse_unstored(result)
     console.show(result, _published)
+
+
+def _read(file: Path) -> str:
+    try:
+        if str(file) == "-":
+            return sys.stdin.read(TREE_BYTES_MAX)
+        with file.open(encoding="utf-8") as opened:
+            return opened.read(TREE_BYTES_MAX)
+    except OSError as bad:
+        raise ConfigError(f"cannot read {file}: {bad.strerror}") from bad
+    except UnicodeDecodeError as bad:
+        raise ConfigError(
+            f"{file} is not text", hint="give bytes as hex: xxd -p FILE | … put --hex --file -"
+        ) from bad
 
 
 def _declared(console: Console) -> Sequence[str]:
@@ -119,43 +135,39 @@ def _published(r: dict[str, Any]) -> str:
 
 
 def delete(console: Console, salt: Salt = "", subject: Subject = "", cas: Cas = None) -> None:
-    """Delete a record: publish a tombstone, which beats every older value everywhere."""
+    """Delete a record: publish a tombstone, which beats every older value everywhere.
+
+    It lives for seven days, so that nodes which were away meanwhile learn of it too.
+    """
     result = console.call("dht.delete", "deleting", salt=salt, subject=subject, cas=cas)
     _refuse_unstored(result)
     console.show(result, lambda r: "deleted: tombstone " + _published(r))
 
 
+# --- reading -------------------------------------------------------------------------------------
+
+
 def get(
     console: Console,
-    subject: Annotated[str, typer.Argument(metavar="KEY", help="Whose record (hex).")] = "",
+    subject: Key = "",
     salt: Salt = "",
     age_max: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Accept no older copy of ours.")
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="Ask this node's store only.")] = False,
 ) -> None:
-    """Read a record: who signed it, by what right, until when. Exit code 1 for a miss."""
+    """Read a record: what it says, who signed it and by what right, until when, through whom.
+
+    Exit code 1 for a miss, and for a record that was deleted. A terminal shows the beginning of a
+    large value; --json, or a pipe, gets all of it.
+    """
     result = console.call(
         "dht.get", "asking", subject=subject, salt=salt, age_max_s=age_max, local=local
     )
-
-    def text(r: dict[str, Any]) -> str:
-        item = r["item"]
-        value = item["value"]
-        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-        lines = [
-            "(deleted)" if r["deleted"] else shown,
-            "",
-            f"signed by   {item['signer']} ({item['item_class']})",
-            f"subject     {item['subject']}",
-            f"seq         {item['seq']}",
-            f"lives until {_when(item['until'])}",
-            f"stored here {_when(item['stored_at'])}, via {item['via'][:16]}…",
-        ]
-        return "\n".join(lines)
-
+    if result["item"] is not None:
+        whole_value(console, result["item"])
     if result["item"] is not None or console.context.as_json:
-        console.show(result, text)
+        console.show(result, lambda r: shown(r["item"]))
     if result["deleted"]:
         raise SkycoreError("this record was deleted", hint="its tombstone says by whom, and when")
     if not result["found"]:
@@ -165,9 +177,114 @@ def get(
         )
 
 
+def history(
+    console: Console,
+    subject: Key = "",
+    salt: Salt = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME|SEQ",
+            help="Print the version that was valid then: 2025-10-28T16:00 (UTC), or a seq.",
+        ),
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=64, help="At most so many.")] = 20,
+) -> None:
+    """List the versions of a record that this node still holds, newest first; or print one.
+
+    A node keeps the last few versions of each record (a setting of its store), so this is what it
+    saw, not what there ever was. Exit code 1 where it holds none, or none that was valid --at.
+    """
+    wanted = {"at": str(moment_ns(at))} if at else {"limit": limit}
+    result = console.call("dht.history", salt=salt, subject=subject, **wanted)
+    versions = result["versions"]
+    if at and versions:
+        whole_value(console, versions[0])
+    if versions or console.context.as_json:
+        console.show(
+            result, lambda r: shown(r["versions"][0]) if at else _versions(console, r["versions"])
+        )
+    if not versions:
+        raise SkycoreError(
+            f"no version here that was valid at {at}" if at else "no version of this record here",
+            hint="history is what this node saw: ask a full node, or `skynode visor dht get` first",
+        )
+    if at and versions[0]["kind"] == "tombstone":
+        raise SkycoreError("this record was deleted then")
+
+
+def _versions(console: Console, versions: Sequence[dict[str, Any]]) -> object:
+    return console.table(
+        ("SEQ", "SIGNED", "BY", "CLASS", "KIND", "SIZE"),
+        [
+            (v["seq"], signed_at(v["seq"]), v["signer"][:16] + "…", v["item_class"],
+             v["kind"], content(v))
+            for v in versions
+        ],
+    )  # fmt: skip
+
+
+def whole_value(console: Console, item: dict[str, Any]) -> None:
+    """Complete the view of an item whose value stands in blocks: fetch it piece by piece."""
+    if not item["in_blocks"]:
+        return
+
+    async def pieces(client: Client, progress: Progress | None) -> bytes:
+        value = bytearray()
+        wanted = {key: item[key] for key in ("salt", "subject", "digest")}
+        while True:
+            answer = await client.call("dht.value", wanted | {"offset": len(value)})
+            value += base64.b64decode(answer["piece"])
+            if progress:
+                progress(len(value), answer["total"], "bytes")
+            if len(value) >= answer["total"]:
+                return bytes(value)
+
+    value = console.talk(pieces, "reading")
+    item["value_hex"] = value.hex()
+    if item["declared"]:
+        item["value"] = msgspec.to_builtins(msgspec.msgpack.decode(value)[1], str_keys=True)
+    else:
+        try:
+            item["value"] = value.decode()
+        except UnicodeDecodeError:
+            item["value"] = None
+
+
+def shown(item: dict[str, Any]) -> str:
+    """Return a record for people: its value, and where it comes from."""
+    value = item["value"]
+    text = pretty(item["value_hex"] if value is None else value)
+    lines = [
+        "(deleted)" if item["kind"] == "tombstone" else _cut(text),
+        "",
+        f"subject     {item['subject']}",
+        f"signed by   {item['signer']}",
+        f"right       {authority(item)}",
+        f"signed      {signed_at(item['seq'])} (seq {item['seq']})",
+        f"lives until {when(item['until'])}" + (", by its lease" if item["leased"] else ""),
+        f"came here   {span(item['age_s'])} ago, through {item['via'][:16] or 'nobody'}…",
+    ]
+    if item["kind"] != "tombstone":
+        in_blocks = ", in blocks" if item["in_blocks"] else ""
+        lines.insert(-1, f"content     {content(item)}{in_blocks}")
+    return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    """Return the beginning of what would fill a terminal; all of it for a pipe."""
+    lines = text.splitlines()
+    longest = max(map(len, lines), default=0)
+    if not sys.stdout.isatty() or (len(lines) <= LINES_MAX and longest <= LINE_MAX):
+        return text
+    kept = "\n".join(line[:LINE_MAX] for line in lines[:LINES_MAX])
+    return f"{kept}\n… ({size(len(text.encode()))} of text in all; --json, or a pipe, gets it)"
+
+
 def ls(
     console: Console,
     salt: Annotated[str | None, typer.Option(help="Only this kind of record.")] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Only what this node signed.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1_000_000,
 ) -> None:
     """List the records that this node holds, in order of target."""
@@ -177,7 +294,7 @@ def ls(
         bad: list[Any] = []
         after, total = "", 0
         while len(records) < limit:
-            wanted = {"after": after, "limit": min(PAGE, limit - len(records))}
+            wanted = {"after": after, "limit": min(PAGE, limit - len(records)), "mine": mine}
             page = await client.call("dht.list", wanted | ({"salt": salt} if salt else {}))
             records += page["items"]
             bad += page["bad"]
@@ -190,15 +307,15 @@ def ls(
 
     def text(r: dict[str, Any]) -> object:
         return console.table(
-            ("SALT", "SUBJECT", "CLASS", "SEQ", "LIVES UNTIL", "VALUE"),
+            ("SALT", "SUBJECT", "CLASS", "SIGNED", "LIVES UNTIL", "VALUE"),
             [
                 (
                     x["salt"],
                     x["subject"][:16] + "…",
-                    x["item_class"] + (" (deleted)" if x["kind"] == "tombstone" else ""),
-                    x["seq"],
-                    _when(x["until"]),
-                    json.dumps(x["value"], ensure_ascii=False)[:60],
+                    x["item_class"],
+                    signed_at(x["seq"]),
+                    when(x["until"]),
+                    brief_value(x),
                 )
                 for x in r["records"]
             ],
@@ -209,118 +326,3 @@ def ls(
     if not console.context.as_json:
         unreadable = f", {len(result['bad'])} unreadable" if result["bad"] else ""
         typer.echo(f"{len(result['records'])} of {result['total']} records{unreadable}", err=True)
-
-
-def peers(console: Console) -> None:
-    """Show the routing table: whom this node knows, and when it last heard of them."""
-    console.show(
-        console.call("dht.peers"),
-        lambda r: (
-            console.table(
-                ("BUCKET", "KEY", "ADDRESSES", "LAST SEEN", "FAILURES", "CONNECTED"),
-                [
-                    (
-                        p["bucket"],
-                        p["public"],
-                        ", ".join(p["addresses"]),
-                        f"{p['last_seen_s']:.0f} s ago",
-                        p["failures"],
-                        "yes" if p["connected"] else "no",
-                    )
-                    for p in r["peers"]
-                ],
-            )
-            if r["peers"]
-            else "no peers yet; name one with --set 'dht_kademlia.bootstrap=[\"PK@host:port\"]'"
-        ),
-    )
-
-
-def sync(
-    console: Console,
-    peer: Annotated[
-        str, typer.Argument(metavar="PK", help="A full node; default: the first that answers.")
-    ] = "",
-    salt: Annotated[str | None, typer.Option(help="Only this kind of record.")] = None,
-) -> None:
-    """Pull from a full node what changed there since the last time."""
-    result = console.call("dht.sync", "syncing", peer=peer, salt=salt)
-    console.show(
-        result,
-        lambda r: (
-            f"synced from {r['peer'][:16]}…: {r['received']} received, {r['stored']} new, "
-            f"{r['renewed']} renewed, {r['held']} held already, {r['refused']} refused "
-            f"({r['bytes']} bytes in {r['pages']} pages)"
-            + ("" if r["complete"] else "; not complete: run it again to go on")
-            + "".join(f"\nrefused: {reason}" for reason in r["reasons"])
-        ),
-    )
-
-
-def import_recording(
-    console: Console,
-    file: Annotated[Path, typer.Argument(help="A recording of discovery services (JSON, .gz).")],
-    salt: Annotated[str | None, typer.Option(help="Only this kind of record.")] = None,
-    delegation: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TOKEN", help="From `skynode network delegate`; may be repeated."),
-    ] = None,
-) -> None:
-    """Publish a recorded network as a mirror, in the name of the network's authority.
-
-    The node needs a delegation for each salt: publisher.delegations in its settings, or
-    --delegation here. An empty list in a recording means "not recorded" and changes nothing.
-    """
-    try:
-        if file.stat().st_size > FILE_BYTES_MAX:
-            raise ConfigError(f"{file} is larger than {FILE_BYTES_MAX} bytes")
-        recorded = latest_facts(read_recording(file.read_bytes()))
-    except OSError as bad:
-        raise ConfigError(f"cannot read {file}: {bad.strerror}") from bad
-    facts = [fact for fact in recorded if salt is None or fact.salt.decode() == salt]
-    if not facts:
-        raise ConfigError(f"{file} records nothing" + (f" under {salt!r}" if salt else ""))
-
-    async def publish(client: Client, progress: Progress | None) -> dict[str, Any]:
-        total: dict[str, Any] = {"published": 0, "unchanged": 0, "refused": 0, "replicas": 0}
-        reasons: dict[str, None] = {}
-        for page in _pages(facts):
-            call = {"facts": page, "delegations": delegation or []}
-            done = await client.call("dht.publish", call)
-            for key in total:
-                total[key] += done[key]
-            reasons.update(dict.fromkeys(done["reasons"]))
-            if progress:
-                progress(total["published"] + total["refused"], len(facts), "records published")
-        return total | {"records": len(facts), "reasons": list(reasons)[:5]}
-
-    result = console.talk(publish, "importing")
-    console.show(
-        result,
-        lambda r: (
-            f"{r['published']} of {r['records']} records published ({r['unchanged']} unchanged), "
-            f"{r['replicas']} copies stored, {r['refused']} refused"
-            + "".join(f"\nrefused: {reason}" for reason in r["reasons"])
-        ),
-    )
-    if result["refused"]:
-        raise typer.Exit(1)
-
-
-def _pages(facts: Sequence[RecordedFact]) -> Iterator[list[dict[str, Any]]]:
-    """Cut facts into calls, bounded by count and by size."""
-    page: list[dict[str, Any]] = []
-    size = 0
-    for fact in facts:
-        row = {
-            "salt": fact.salt.decode(),
-            "subject": fact.subject.hex(),
-            "json": to_builtins(fact.entries),
-        }
-        size += len(json.dumps(row))
-        if page and (len(page) >= PAGE or size > IMPORT_BYTES_MAX):
-            yield page
-            page, size = [], len(json.dumps(row))
-        page.append(row)
-    if page:
-        yield page

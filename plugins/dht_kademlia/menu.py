@@ -6,14 +6,17 @@ from skycore.contracts.command import Command
 
 __all__ = ["COMMANDS"]
 
-_RUN = "dht_kademlia.commands"
+_ONE = "dht_kademlia.commands"
+_LIVE = "dht_kademlia.commands_live"
+_RECORDING = "dht_kademlia.commands_recording"
 COMMANDS = (
-    Command("visor dht status", "What the DHT is, holds and does.", f"{_RUN}:status"),
-    Command("visor dht put", "Publish a record.", f"{_RUN}:put"),
-    Command("visor dht get", "Read a record.", f"{_RUN}:get"),
-    Command("visor dht delete", "Delete a record everywhere.", f"{_RUN}:delete"),
-    Command("visor dht list", "List the records held here.", f"{_RUN}:ls"),
-    Command("visor dht sync", "Pull what changed at a full node.", f"{_RUN}:sync"),
-    Command("visor dht peers", "Show the routing table.", f"{_RUN}:peers"),
-    Command("visor dht import", "Publish a recorded network.", f"{_RUN}:import_recording"),
+    Command("visor dht status", "What the DHT is, holds and does.", f"{_LIVE}:status"),
+    Command("visor dht peers", "Show the routing table.", f"{_LIVE}:peers"),
+    Command("visor dht put", "Publish a record.", f"{_ONE}:put"),
+    Command("visor dht get", "Read a record.", f"{_ONE}:get"),
+    Command("visor dht history", "The versions of a record held here.", f"{_ONE}:history"),
+    Command("visor dht delete", "Delete a record everywhere.", f"{_ONE}:delete"),
+    Command("visor dht list", "List the records held here.", f"{_ONE}:ls"),
+    Command("visor dht sync", "Pull what changed at a full node.", f"{_LIVE}:sync"),
+    Command("visor dht import", "Publish a recorded network.", f"{_RECORDING}:import_recording"),
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from skycore.model.limits import SALT_MAX, SUBJECT_MAX, VALUE_MAX
+from skycore.model.limits import RPC_FRAME_MAX, SALT_MAX, SUBJECT_MAX
 
 __all__ = [
     "BadItem",
@@ -18,6 +18,8 @@ __all__ = [
     "GetParams",
     "GetResult",
     "HexKey",
+    "HistoryParams",
+    "HistoryResult",
     "ItemView",
     "ListParams",
     "ListResult",
@@ -31,11 +33,16 @@ __all__ = [
     "StatusResult",
     "SyncParams",
     "SyncResult",
+    "ValueParams",
+    "ValueResult",
 ]
 
 SaltText = Annotated[str, Meta(max_length=2 * SALT_MAX + 4)]
 HexKey = Annotated[str, Meta(max_length=2 * SUBJECT_MAX, pattern="^([0-9a-f]{2})*$")]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+SeqText = Annotated[str, Meta(max_length=19, pattern="^[0-9]*$")]
 LIST_MAX = 1_000
+VERSIONS_MAX = 64
 
 
 class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,8 +74,27 @@ class ItemView(msgspec.Struct, frozen=True):
     """Unix seconds at which this node stored, or read, it."""
     via: str
     value_hex: str
+    """The signed bytes: of a value in blocks, its manifest."""
     value: Any = None
-    """As its namespace reads it, else as text, else nothing."""
+    """As its namespace reads it, else as text, else nothing. Not that of a value in blocks."""
+    digest: str = ""
+    """Names this version, for dht.value: SHA256 of the signed bytes, hex."""
+    size: int = 0
+    """Bytes of the whole value."""
+    entries: int | None = None
+    """Of a set: how many."""
+    in_blocks: bool = False
+    """The value is read with dht.value, piece by piece."""
+    declared: bool = False
+    """A namespace says what the value is: MessagePack [version, body]."""
+    issuer: str = ""
+    """Who delegated the right to sign: the subject, or the network's authority. Else empty."""
+    issued_until: int = 0
+    """Unix second at which that right ends."""
+    leased: bool = False
+    """`until` is that of a lease; the item itself ended, or ends, earlier."""
+    age_s: float = 0.0
+    """For how long this node has had it."""
 
 
 class GetResult(msgspec.Struct, frozen=True):
@@ -79,13 +105,46 @@ class GetResult(msgspec.Struct, frozen=True):
     item: ItemView | None = None
 
 
+class ValueParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A piece of one version's whole value; `digest` is the one that its view names."""
+
+    salt: SaltText
+    digest: Digest
+    subject: HexKey = ""
+    offset: Annotated[int, Meta(ge=0)] = 0
+
+
+class ValueResult(msgspec.Struct, frozen=True):
+    """Bytes from `offset` on; the value is whole once `total` of them are together."""
+
+    piece: bytes
+    """In base64."""
+    total: int
+
+
+class HistoryParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which record's versions, as far as this node still holds them."""
+
+    salt: SaltText
+    subject: HexKey = ""
+    limit: Annotated[int, Meta(ge=1, le=VERSIONS_MAX)] = VERSIONS_MAX
+    at: SeqText = ""
+    """A seq, or Unix nanoseconds: only the version that was valid then, with its value."""
+
+
+class HistoryResult(msgspec.Struct, frozen=True):
+    """Versions, the current ones first, then the newest arrivals first."""
+
+    versions: list[ItemView]
+
+
 class PutParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to publish: exactly one of text, hex and json."""
 
     salt: SaltText
     subject: HexKey = ""
-    text: Annotated[str, Meta(max_length=VALUE_MAX)] | None = None
-    hex: Annotated[str, Meta(max_length=2 * VALUE_MAX)] | None = None
+    text: Annotated[str, Meta(max_length=RPC_FRAME_MAX)] | None = None
+    hex: Annotated[str, Meta(max_length=RPC_FRAME_MAX)] | None = None
     json: Any = msgspec.UNSET
     cas: str | None = None
     """Expected current seq, 0 for none."""
@@ -126,6 +185,11 @@ class ListParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     salt: SaltText | None = None
     after: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
     limit: Annotated[int, Meta(ge=1, le=LIST_MAX)] = 100
+    """At most so many, or as fit a frame; a page may be empty while `next` is not."""
+    mine: bool = False
+    """Only what this node signed."""
+    brief: bool = False
+    """Without values."""
 
 
 class BadItem(msgspec.Struct, frozen=True):
@@ -136,7 +200,7 @@ class BadItem(msgspec.Struct, frozen=True):
 
 
 class ListResult(msgspec.Struct, frozen=True):
-    """A page. `total` counts all items under the salt, exactly, tombstones included."""
+    """A page. `total` counts all items under the salt, exactly: of all signers, and tombstones."""
 
     items: list[ItemView]
     bad: list[BadItem]

@@ -9,7 +9,7 @@ yields nothing, so an import deletes nothing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -24,9 +24,11 @@ __all__ = [
     "RecordedServer",
     "Recording",
     "Snapshot",
+    "Step",
     "facts",
     "latest_facts",
     "read_recording",
+    "step",
 ]
 
 RECORDING_MAX = 64 * 1024 * 1024
@@ -77,6 +79,15 @@ class RecordedFact(NamedTuple):
     subject: bytes
     entries: Any
     """`DmsgEntry` for `dmsg`; a list of `ServiceEntry` or `TransportEntry` for `svc` and `tp`."""
+
+
+class Step(NamedTuple):
+    """What leads from the records that are held to those that a recording lists."""
+
+    put: list[RecordedFact]
+    """All that it lists: what is held already lives longer by being published again."""
+    gone: list[tuple[bytes, bytes]]
+    """Salt and subject of what is held and no longer listed, in order."""
 
 
 _DECODER = msgspec.json.Decoder(Recording)
@@ -135,6 +146,17 @@ def latest_facts(recording: Recording) -> list[RecordedFact]:
             transports=snapshot.transports or known.transports,
         )
     return _facts(known)
+
+
+def step(held: Iterable[tuple[bytes, bytes]], listed: Sequence[RecordedFact]) -> Step:
+    """Return what to publish and what to delete, so that what is held becomes what is listed.
+
+    `held` is salt and subject of each record. A salt of which nothing is listed was not recorded,
+    so nothing of it is gone: an empty list must never delete a network (L6).
+    """
+    wanted = {(fact.salt, fact.subject) for fact in listed}
+    recorded = {salt for salt, _ in wanted}
+    return Step(list(listed), sorted({k for k in held if k[0] in recorded} - wanted))
 
 
 def _facts(snapshot: Snapshot) -> list[RecordedFact]:

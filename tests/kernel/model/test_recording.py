@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from namespaces_skywire.declarations import DMSG, SVC, TP
 from skycore.errors import RecordingError
 from skycore.model.limits import VALUE_MAX
-from skycore.model.recording import RATIO_MAX, facts, latest_facts, read_recording
+from skycore.model.recording import RATIO_MAX, facts, latest_facts, read_recording, step
 from skycore.testing.recording import generate_recording, real_recording
 
 REAL = real_recording(Path(__file__).parents[3])
@@ -182,3 +182,62 @@ def test_damage_is_refused_by_name(junk, place, bit):
     for data in (junk, b"\x1f\x8b" + junk, bytes(good)):
         with contextlib.suppress(RecordingError):
             facts(read_recording(data), 0)
+
+
+# --- from what is held to what is listed ---------------------------------------------------------
+
+KEYS = st.integers(0, 12).map(lambda n: key(n))
+LISTED = st.fixed_dictionaries(
+    {
+        "dmsg_clients": st.lists(KEYS, unique=True),
+        "services": st.lists(KEYS, unique=True).map(
+            lambda keys: [{"address": f"{k}:3", "type": "vpn"} for k in keys]
+        ),
+    }
+)
+
+
+def names(listed):
+    return {(fact.salt, fact.subject) for fact in listed}
+
+
+def test_l6_what_is_gone_is_what_is_held_and_no_longer_listed():
+    a, b = key(1), key(2)
+    listed = facts(read_recording(small(dmsg_clients=[a])), 0)
+    held = [(b"dmsg", bytes.fromhex(k)) for k in (b, a)] + [(b"svc", bytes.fromhex(b))]
+    found = step(held, listed)
+    assert found.put == listed
+    assert found.gone == [(b"dmsg", bytes.fromhex(b))]  # services were not recorded
+    assert step(held, []) == ([], [])
+    assert step([], listed).gone == []
+
+
+@given(st.lists(LISTED, min_size=1, max_size=6))
+def test_l6_no_orphan_is_left_however_snapshots_follow_each_other(snapshots):
+    body = [{"taken": str(i), **s} for i, s in enumerate(snapshots)]
+    recording = read_recording(json.dumps({"snapshots": body}).encode())
+    held: set[tuple[bytes, bytes]] = set()
+    for index in range(len(snapshots)):
+        before = set(held)
+        listed = facts(recording, index)
+        found = step(sorted(held), listed)
+        held = held - set(found.gone) | names(found.put)
+        for salt in (b"dmsg", b"svc"):
+            now = {k for k in held if k[0] == salt}
+            wanted = {k for k in names(listed) if k[0] == salt}
+            assert now == (wanted or {k for k in before if k[0] == salt})
+
+
+def test_l6_the_real_recording_leaves_as_few_as_it_lists():
+    if REAL is None:
+        pytest.skip("the recording of 2025-10-28 is not beside the repository")
+    recording = read_recording(REAL.read_bytes())
+    held: set[tuple[bytes, bytes]] = set()
+    gone = []
+    for index in range(len(recording.snapshots)):
+        found = step(held, facts(recording, index))
+        held = held - set(found.gone) | names(found.put)
+        gone.append(len(found.gone))
+    assert held == names(facts(recording, len(recording.snapshots) - 1))
+    assert gone[0] == 0
+    assert all(gone[1:])

@@ -92,7 +92,9 @@ def test_levels(told):
         levels = {name: method.level for name, method in call.methods.items()}
         operate = {name for name, level in levels.items() if level is Level.OPERATE}
         assert operate == {"dht.put", "dht.delete", "dht.sync"}
-        assert set(levels) - operate == {"dht.status", "dht.get", "dht.list", "dht.peers"}
+        assert set(levels) - operate == {
+            f"dht.{name}" for name in ("status", "get", "value", "history", "list", "peers")
+        }
 
     told(story)
 
