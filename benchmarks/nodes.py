@@ -81,7 +81,7 @@ async def open_node(
             "enable": [store, *(["bench_echo"] if echo else [])],
         },
         "transport_stcpr": {"listen": "127.0.0.1:0"},
-        "dht_kademlia": {"bootstrap": list(bootstrap), "sync_interval_s": 0},
+        "dht_kademlia": {"bootstrap": list(bootstrap), "full_nodes_max": 0},
         "access_whitelist": {"whitelist": [_public(CLIENT)]},
         "gate": ROOM if gate is None else gate,
         # everybody here has one source host, whose share of handshakes is 8 by default

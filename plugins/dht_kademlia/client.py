@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -25,7 +26,7 @@ from skycore.model.keys import PubKey, short
 from skycore.model.limits import CALL_TIMEOUT_S
 from skycore.model.numbers import PacketType, Port
 
-__all__ = ["DHT_SERVICE", "Client", "Meter"]
+__all__ = ["DHT_SERVICE", "Client", "Meter", "Subscription"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,35 @@ Meter = Callable[[int], None]
 
 def _unmetered(count: int) -> None:
     """Most callers do not ask what a call costs."""
+
+
+class Subscription:
+    """Replies that keep coming on a stream of their own. Made by `Client.subscribe`."""
+
+    def __init__(
+        self, stream: Stream, codec: Codec, method: int, peer: bytes, silence_s: float
+    ) -> None:
+        self._reader = FrameReader(stream, REPLY_MAX[method])
+        self._codec = codec
+        self._method = method
+        self._peer = peer
+        self._silence_s = silence_s
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the next reply.
+
+        Raises `StreamError` where the stream ended or was silent for too long, `ReplyError` for an
+        error reply and `RemoteProtocolError` for what is no reply.
+        """
+        with anyio.move_on_after(self._silence_s):
+            body = await self._reader.read()
+            if body is None:
+                raise StreamError(f"{short(self._peer)} ended the stream")
+            return self._codec.decode_reply(self._method, body)
+        raise StreamError(f"{short(self._peer)} was silent for {self._silence_s:g} s")
 
 
 class Client:
@@ -103,6 +133,30 @@ class Client:
             finally:
                 held.users -= 1
         raise StreamError(f"no answer from {short(peer)} in {timeout_s:g} s")
+
+    @asynccontextmanager
+    async def subscribe(
+        self, peer: bytes, method: int, request: Message, *, silence_s: float
+    ) -> AsyncIterator[Subscription]:
+        """Send a request whose replies keep coming, and read them while the context lasts.
+
+        On a stream of its own, which is closed at the end: that is how the peer learns of it.
+        Raises `DialError`, `StreamError`.
+        """
+        stream: Stream | None = None
+        with anyio.move_on_after(CALL_TIMEOUT_S):
+            stream = await self._dial(PubKey(peer))
+        if stream is None:
+            raise StreamError(f"no stream to {short(peer)} in {CALL_TIMEOUT_S:g} s")
+        try:
+            with anyio.move_on_after(CALL_TIMEOUT_S) as limit:
+                await stream.send(self._codec.encode(method, request))
+            if limit.cancelled_caught:
+                raise StreamError(f"{short(peer)} takes no request")
+            yield Subscription(stream, self._codec, method, peer, silence_s)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
 
     async def _exchange(
         self, held: _Peer, peer: bytes, method: int, frame: bytes, again: bool, meter: Meter

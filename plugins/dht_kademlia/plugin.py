@@ -24,11 +24,12 @@ def skycore_settings() -> Any:
 
 @hookimpl
 def skycore_services() -> Any:
+    from dht_kademlia.adverts import open_adverts
     from dht_kademlia.node import Kademlia
     from dht_kademlia.service import open_kademlia
     from skycore import Provider
 
-    return [Provider(Kademlia, open_kademlia)]
+    return [Provider(Kademlia, open_kademlia), open_adverts]
 
 
 @hookimpl

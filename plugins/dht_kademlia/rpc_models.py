@@ -269,3 +269,13 @@ class StatusResult(msgspec.Struct, frozen=True):
     """Puts that reached no other node, and go out once one is there."""
     waiting_dropped: int = 0
     """How many of these made room for newer ones, since the start."""
+    complete: bool = False
+    """Of a full node: it has what the others have, as far as the first pull told."""
+    advertised: bool = False
+    refuses_new_items: bool = False
+    """There is no room: a full node then advertises itself no longer."""
+    full_nodes: int = 0
+    """Others that are known."""
+    watching: list[dict[str, Any]] = []
+    """Whom this node keeps in step with: peer, salt, live, lag_s, items, trouble."""
+    last_reconcile: dict[str, Any] | None = None

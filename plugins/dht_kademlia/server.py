@@ -8,7 +8,9 @@ has a deadline, and answers are paid for from a byte budget per peer (C9, G1).
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -17,33 +19,31 @@ from anyio.abc import TaskGroup
 from dht_kademlia.answers import Answers
 from dht_kademlia.core.budget import Budget
 from dht_kademlia.core.codec import Codec, UnsupportedMethodError
-from dht_kademlia.core.messages import (
-    ErrorCode,
-    ErrorReply,
-)
+from dht_kademlia.core.messages import ErrorCode, ErrorReply, Message, Page, Watch
 from dht_kademlia.core.unsent import Unsent
 from dht_kademlia.node import Kademlia
+from dht_kademlia.serve_watch import Watches
 from skycore.contracts.streams import Stream, StreamListener
 from skycore.errors import (
     CursorInvalidError,
     ItemError,
     RemoteProtocolError,
+    SkycoreError,
     StoreError,
     TransportError,
 )
 from skycore.frames import FrameReader
 from skycore.logs import LimitedLog
 from skycore.model.keys import short
-from skycore.model.limits import (
-    DHT_FRAME_MAX,
-    PAGE_TIMEOUT_S,
-)
+from skycore.model.limits import DHT_FRAME_MAX, PAGE_TIMEOUT_S
 from skycore.model.numbers import DhtMethod
 
 __all__ = ["Server"]
 
 log = logging.getLogger(__name__)
 
+_ANSWERED: Final = (RemoteProtocolError, CursorInvalidError, ItemError, StoreError)
+"""What is answered by an error reply."""
 BUDGET_WAIT_MAX_S: Final = 5.0
 REAP_S: Final = 5.0
 LARGE: Final = 65_536
@@ -80,6 +80,7 @@ class Server:
         self._node = node
         self._codec = codec
         self._answers = Answers(node)
+        self._watches = Watches(node)
         self._budget = Budget(node.settings.peer_bytes_per_s)
         self._unsent: Unsent[_Serving] = Unsent(node.settings.unsent_bytes_max)
         self._open: dict[_Serving, bytes] = {}
@@ -153,17 +154,18 @@ class Server:
                 return
             serving.busy, serving.deadline = True, clock.now() + REQUEST_S
             self._node.heard(peer)
+            if body[0] == DhtMethod.WATCH:
+                await self._watch(stream, reader, peer, serving, body)
+                return
             reply, going_on = await self._answer(peer, body)
             self._budget.spend(peer, len(body) + len(reply), clock.now())
-            if len(reply) < LARGE:
-                await stream.send(reply)
-            else:
-                await self._send_large(stream, peer, serving, reply)
+            await self._send(stream, peer, serving, reply)
 
-    async def _send_large(
-        self, stream: Stream, peer: bytes, serving: _Serving, reply: bytes
-    ) -> None:
-        """Send what the node must hold until the peer has read it."""
+    async def _send(self, stream: Stream, peer: bytes, serving: _Serving, reply: bytes) -> None:
+        """Send; a large reply is counted while the node must hold it for a peer that reads."""
+        if len(reply) < LARGE:
+            await stream.send(reply)
+            return
         for slow in self._unsent.add(serving, peer, len(reply)):
             slow.end("it did not read, and memory ran short")
         try:
@@ -174,7 +176,6 @@ class Server:
     async def _answer(self, peer: bytes, body: bytes) -> tuple[bytes, bool]:
         """Return the reply's frame, and whether the stream may go on."""
         self._node.stats.calls_served += 1
-        going_on = True
         try:
             wait = self._budget.wait_s(peer, self._node.clock.now())
             if wait > BUDGET_WAIT_MAX_S:
@@ -183,18 +184,67 @@ class Server:
                 await anyio.sleep(wait)
             method, request = self._codec.decode_request(body)
             return self._codec.encode(method, await self._answers.to(peer, request)), True
-        except UnsupportedMethodError as old:
-            error = ErrorReply(ErrorCode.METHOD_UNKNOWN, str(old))
-        except RemoteProtocolError as bad:
-            self._bad(peer, bad)
-            error, going_on = ErrorReply(ErrorCode.PROTOCOL, str(bad)), False
-        except CursorInvalidError as foreign:
-            error = ErrorReply(ErrorCode.CURSOR_INVALID, str(foreign))
-        except ItemError as refused:
-            error = ErrorReply(ErrorCode.BUSY, str(refused))
-        except StoreError as broken:
-            error = ErrorReply(ErrorCode.SERVER, str(broken))
-        return self._codec.encode(DhtMethod.ERROR, error), going_on
+        except _ANSWERED as trouble:
+            return self._refusal(peer, trouble)
+
+    def _refusal(self, peer: bytes, trouble: SkycoreError) -> tuple[bytes, bool]:
+        """Return an error reply's frame, and whether the stream may go on."""
+        going_on = True
+        match trouble:
+            case UnsupportedMethodError():
+                code = ErrorCode.METHOD_UNKNOWN
+            case RemoteProtocolError():
+                self._bad(peer, trouble)
+                code, going_on = ErrorCode.PROTOCOL, False
+            case CursorInvalidError():
+                code = ErrorCode.CURSOR_INVALID
+            case ItemError():
+                code = ErrorCode.BUSY
+            case _:
+                code = ErrorCode.SERVER
+        return self._codec.encode(DhtMethod.ERROR, ErrorReply(code, str(trouble))), going_on
+
+    # --- watches ---------------------------------------------------------------------------------
+
+    async def _watch(
+        self, stream: Stream, reader: FrameReader, peer: bytes, serving: _Serving, body: bytes
+    ) -> None:
+        """Send changes until the peer hangs up, reads too slowly, or says anything at all."""
+        self._node.stats.calls_served += 1
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._until_hung_up, reader, tasks.cancel_scope)
+            try:
+                await self._pages(stream, peer, serving, body)
+            except _ANSWERED as trouble:
+                reply, _ = self._refusal(peer, trouble)
+                serving.deadline = self._node.clock.now() + REQUEST_S
+                with suppress(TransportError):
+                    await stream.send(reply)
+            except TransportError as gone:
+                log.debug("a watch ended peer=%s error=%r", short(peer), str(gone))
+            tasks.cancel_scope.cancel()
+
+    async def _pages(self, stream: Stream, peer: bytes, serving: _Serving, body: bytes) -> None:
+        async def send(page: Page) -> None:
+            serving.deadline = math.inf  # whoever waits for changes, or for its budget, is not slow
+            if wait := self._budget.wait_s(peer, self._node.clock.now()):
+                await anyio.sleep(wait)
+            frame = self._codec.encode(DhtMethod.WATCH, page)
+            now = self._node.clock.now()
+            self._budget.spend(peer, len(frame), now)
+            serving.deadline = now + REQUEST_S
+            await self._send(stream, peer, serving, frame)
+            serving.deadline = math.inf
+
+        request: Message = self._codec.decode_request(body)[1]
+        assert isinstance(request, Watch)
+        with self._watches.place(peer):
+            await self._watches.run(peer, request, send)
+
+    async def _until_hung_up(self, reader: FrameReader, scope: anyio.CancelScope) -> None:
+        with suppress(TransportError, RemoteProtocolError):
+            await reader.read()
+        scope.cancel()
 
     def _bad(self, peer: bytes, bad: RemoteProtocolError) -> None:
         self._node.stats.malformed += 1

@@ -12,16 +12,17 @@ from dht_kademlia.bootstrap import bootstrap, check_contacts, load_table, save_t
 from dht_kademlia.client import DHT_SERVICE, Client
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import PutValue
+from dht_kademlia.dht import KademliaDht
+from dht_kademlia.fullnode import Live
 from dht_kademlia.node import Kademlia
 from dht_kademlia.puts import hand_out, put_many
-from dht_kademlia.reads import read
 from dht_kademlia.repair import keep_replicas
 from dht_kademlia.rpc import DhtMethods
 from dht_kademlia.server import Server
 from dht_kademlia.settings import KademliaSettings
 from dht_kademlia.status import DhtStatus
-from dht_kademlia.sync import Cursors, find_full_node, pull
-from skycore.contracts.dht import Dht, Mirror, PeerInfo, PutReport, SyncReport
+from dht_kademlia.sync import Cursors
+from skycore.contracts.dht import Dht, Mirror, PutReport
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.rpc import RpcService
@@ -30,15 +31,12 @@ from skycore.contracts.status import StatusSource
 from skycore.contracts.store import Items
 from skycore.contracts.streams import StreamListener, Streams
 from skycore.contracts.transport import Transports
-from skycore.errors import SkycoreError
 from skycore.events import Events
 from skycore.model.addresses import Contact, parse_contact
-from skycore.model.items import Lease, MutableItem, StoredItem
-from skycore.model.keys import PubKey
+from skycore.model.items import Lease, MutableItem
 from skycore.tasks import every
 
 __all__ = [
-    "KademliaDht",
     "KademliaMirror",
     "open_dht",
     "open_dht_mirror",
@@ -151,65 +149,6 @@ async def _live(
 # --- the faces -----------------------------------------------------------------------------------
 
 
-class KademliaDht:
-    """The node as the rest of skycore sees it: `contracts.dht.Dht`."""
-
-    def __init__(self, node: Kademlia, cursors: Cursors) -> None:
-        self._node = node
-        self._cursors = cursors
-        self.mode = node.mode
-
-    @property
-    def peer_count(self) -> int:
-        """Contacts in the routing table."""
-        return len(self._node.table)
-
-    async def get(
-        self, subject: bytes, salt: bytes, *, age_max_s: float | None = None, local: bool = False
-    ) -> StoredItem | None:
-        """Return the best live item."""
-        return await read(self._node, subject, salt, age_max_s=age_max_s, local=local)
-
-    async def put(
-        self,
-        item: MutableItem,
-        *,
-        cas: int | None = None,
-        blocks: Mapping[bytes, bytes] | None = None,
-    ) -> PutReport:
-        """Store here if near (or full), and at the closest nodes."""
-        return (await put_many(self._node, [PutValue(item, cas)], blocks=blocks))[0]
-
-    async def put_many(
-        self,
-        items: Sequence[MutableItem],
-        progress: Callable[[int], None] | None = None,
-        *,
-        blocks: Mapping[bytes, bytes] | None = None,
-    ) -> Sequence[PutReport]:
-        """Put a batch, grouped by node."""
-        loads = [PutValue(item) for item in items]
-        return await put_many(self._node, loads, progress, blocks=blocks)
-
-    async def sync(
-        self,
-        peer: PubKey | None = None,
-        salt: bytes | None = None,
-        progress: Callable[[int, bool], None] | None = None,
-    ) -> SyncReport:
-        """Pull what changed at a full node."""
-        node = self._node
-        if peer is None:
-            contact = await find_full_node(node)
-        else:
-            contact = Contact(peer, node.transports.addresses.find(peer))
-        return await pull(node, self._cursors, contact, salt, progress)
-
-    def peers(self) -> Sequence[PeerInfo]:
-        """Return the routing table."""
-        return self._node.peers()
-
-
 class KademliaMirror:
     """Published entries go into the DHT: `contracts.dht.RenewingMirror`."""
 
@@ -237,25 +176,11 @@ class KademliaMirror:
 
 @asynccontextmanager
 async def open_dht(node: Kademlia, files: Files) -> AsyncIterator[Dht]:
-    """Give the DHT to the rest of the node; a full node also keeps in step with another one."""
-    dht = KademliaDht(node, Cursors(files))
-    async with anyio.create_task_group() as tasks:
-        if node.settings.full_node and node.settings.sync_interval_s:
-            tasks.start_soon(_keep_in_step, node, dht)
-        yield dht
-        tasks.cancel_scope.cancel()
-
-
-async def _keep_in_step(node: Kademlia, dht: Dht) -> None:
-    async def step() -> None:
-        if not len(node.table):
-            return
-        try:
-            await dht.sync()
-        except SkycoreError as failed:
-            log.debug("no sync error=%r", str(failed))
-
-    await every(node.settings.sync_interval_s, step, name="dht sync", at_once=False)
+    """Give the DHT to the rest of the node; a full node also keeps in step with the others."""
+    cursors = Cursors(files)
+    live = Live(node, cursors)
+    async with live.running():
+        yield KademliaDht(node, cursors, live)
 
 
 @asynccontextmanager

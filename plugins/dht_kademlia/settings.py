@@ -43,8 +43,17 @@ class KademliaSettings(PluginSettings):
     """A bulk sync ends after this long and goes on from there the next time, in seconds."""
     sync_page_bytes: int = Field(512 * 1024, ge=1_024, le=1024 * 1024)
     """How large a page a bulk sync asks for, in bytes."""
-    sync_interval_s: float = Field(60.0, ge=0)
-    """How often a full node pulls what changed at another full node, in seconds; 0 for never."""
+    full_nodes_max: int = Field(16, ge=0, le=64)
+    """Full nodes that a full node keeps in step with, by watching each of them; 0 for none."""
+    reconcile_interval_s: float = Field(300.0, gt=0)
+    """How often it also compares all it has with each of them, and after every connect, in
+    seconds."""
+    watch_salts: tuple[str, ...] = ()
+    """Salts that a regular node keeps in step with some full node; `*` for all."""
+    watches_max: int = Field(256, ge=0)
+    """Watches that all peers together may have open here, and half of the streams at most."""
+    peer_watches_max: int = Field(8, ge=0)
+    """Watches that one peer may have open here."""
     repair_interval_s: float = Field(120.0, ge=0)
     """How often this node sees to it that what it is closest to has all its replicas, in seconds;
     0 for never."""

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from dht_kademlia.node import Kademlia
+from dht_kademlia.standing import Followed
+from skycore.contracts.dht import DhtMode
 from skycore.contracts.status import Health, Status
 
 __all__ = ["DhtStatus", "describe", "salt_text"]
@@ -31,6 +33,7 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         sync["seconds_ago"] = round(node.clock.now() - stats.last_sync_s, 1)
     return {
         "mode": node.mode.value,
+        **describe_live(node),
         "node_id": f"{node.table.own_id:064x}",
         "peers": len(node.table),
         "bootstrap_nodes": len(node.seeds),
@@ -49,6 +52,38 @@ async def describe(node: Kademlia) -> dict[str, Any]:
     }
 
 
+def describe_live(node: Kademlia) -> dict[str, Any]:
+    """Return how this node keeps in step with the others."""
+    standing, now = node.standing, node.clock.now()
+    reconcile: dict[str, Any] | None = None
+    if standing.last_reconcile:
+        report = msgspec.structs.replace(standing.last_reconcile, peer=b"", differences=())
+        reconcile = msgspec.to_builtins(report)
+        reconcile["peer"] = standing.last_reconcile.peer.hex()
+        reconcile["seconds_ago"] = round(now - standing.last_reconcile_s, 1)
+        del reconcile["differences"]
+    return {
+        "complete": standing.is_complete,
+        "advertised": standing.is_advertised,
+        "refuses_new_items": standing.is_refusing,
+        "full_nodes": standing.full_nodes,
+        "watching": [_watching(followed, now) for followed in standing.followed],
+        "last_reconcile": reconcile,
+    }
+
+
+def _watching(followed: Followed, now: float) -> dict[str, Any]:
+    lag_s = followed.lag_s(now)
+    return {
+        "peer": followed.peer.hex(),
+        "salt": None if followed.salt is None else salt_text(followed.salt),
+        "live": followed.is_live,
+        "lag_s": None if lag_s is None else round(lag_s, 1),
+        "items": followed.items,
+        "trouble": followed.trouble,
+    }
+
+
 class DhtStatus:
     """`contracts.status.StatusSource` of the DHT."""
 
@@ -62,7 +97,10 @@ class DhtStatus:
         fields = await describe(self._node)
         items = sum(fields["items"].values())
         summary = f"{fields['mode']} node, {fields['peers']} peers, {items} items"
-        alone = self._node.seeds and not fields["peers"]
-        if alone:
-            summary += "; no bootstrap node answers"
-        return Status(Health.DEGRADED if alone else Health.OK, summary, fields)
+        troubles = []
+        if self._node.seeds and not fields["peers"]:
+            troubles.append("no bootstrap node answers")
+        if self._node.mode is DhtMode.FULL and self._node.standing.is_refusing:
+            troubles.append("refuses new items: full")
+        health = Health.DEGRADED if troubles else Health.OK
+        return Status(health, "; ".join([summary, *troubles]), fields)

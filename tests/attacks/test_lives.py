@@ -40,7 +40,7 @@ def test_c24_a_peer_killed_in_mid_sync_is_read_on_from_the_cursor(tmp_path: Path
         for number in range(240):
             ask(full.data, "dht.put", salt=f"s{number}", text=f"{number:03d}" * 1_000)
         port = full.port
-        small = ("dht_kademlia.sync_page_bytes=4096", "dht_kademlia.sync_interval_s=0")
+        small = ("dht_kademlia.sync_page_bytes=4096", "dht_kademlia.full_nodes_max=0")
         reader.start(LISTEN, NETWORK, bootstrap(full.contact), *small, profile="fullnode")
         received, reports = 0, []
         again = f"transport_stcpr.listen=127.0.0.1:{port}"

@@ -21,7 +21,7 @@ class TestKademlia(DhtContract):
             async def main():
                 network = make_network()
                 async with (
-                    network.node("n0", full_node=True, sync_interval_s=0) as alice,
+                    network.node("n0", full_node=True, full_nodes_max=0) as alice,
                     network.node("n1", seeds=("n0",)) as bob,
                     network.node("n2", seeds=("n0",)) as carol,
                 ):
@@ -364,7 +364,7 @@ def test_a_tombstone_reaches_all_and_stays(virtual, make_network, make):
 def test_the_plugin_declares_its_parts():
     from dht_kademlia.node import Kademlia
 
-    (provider,) = skycore_services()
+    provider, _ = skycore_services()
     assert provider.contract is Kademlia
     assert skycore_settings().model_fields
     assert len(skycore_dht()) == 1

@@ -31,7 +31,7 @@ def test_what_was_put_alone_goes_out_within_one_retry_period(virtual, make_netwo
             assert {r.stored for r in await alone.dht.put_many(items)} == {1}
             assert await waiting(alone) == count
             await anyio.sleep(60)
-            async with network.node("n0", full_node=True, sync_interval_s=0) as full:
+            async with network.node("n0", full_node=True, full_nodes_max=0) as full:
                 await anyio.sleep(RETRY_S + 0.5)
                 assert {s.item for s in full.items.held.values()} == set(items)
                 assert await waiting(alone) == 0
@@ -42,7 +42,7 @@ def test_what_was_put_alone_goes_out_within_one_retry_period(virtual, make_netwo
 def test_a_full_node_without_seeds_hands_out_to_whoever_comes(virtual, make_network, make):
     async def story():
         network = make_network()
-        async with network.node("n0", full_node=True, sync_interval_s=0) as full:
+        async with network.node("n0", full_node=True, full_nodes_max=0) as full:
             await full.dht.put(make("u1"))
             await anyio.sleep(60)
             async with network.node("n1", seeds=("n0",)) as late:
@@ -64,7 +64,7 @@ def test_only_the_newest_goes_out_and_nothing_that_ended(virtual, make_network, 
             await alone.items.admit([make("u3", seq=7)], sender=b"")  # from elsewhere
             assert await waiting(alone) == 3
             await anyio.sleep(60)
-            async with network.node("n0", full_node=True, sync_interval_s=0) as full:
+            async with network.node("n0", full_node=True, full_nodes_max=0) as full:
                 await anyio.sleep(RETRY_S + 0.5)
                 assert {s.item for s in full.items.held.values()} == {two, make("u3", seq=7)}
                 assert await waiting(alone) == 0
@@ -95,7 +95,7 @@ def test_a_newer_value_elsewhere_ends_the_wait(virtual, make_network, make):
         network = make_network()
         async with network.node("n1", seeds=("n0",)) as alone:
             await alone.dht.put(make("u1", seq=1))
-            async with network.node("n0", full_node=True, sync_interval_s=0) as full:
+            async with network.node("n0", full_node=True, full_nodes_max=0) as full:
                 await full.items.admit([make("u1", seq=9)], sender=b"")
                 await anyio.sleep(RETRY_S + 0.5)
                 assert [s.item.seq for s in full.items.held.values()] == [9]
@@ -109,7 +109,7 @@ def test_a_put_that_expected_something_still_does(virtual, make_network, make):
         network = make_network()
         async with network.node("n1", seeds=("n0",)) as alone:
             await alone.dht.put(make("u1", seq=9), cas=0)
-            async with network.node("n0", full_node=True, sync_interval_s=0) as full:
+            async with network.node("n0", full_node=True, full_nodes_max=0) as full:
                 await full.items.admit([make("u1", seq=5)], sender=b"")
                 await anyio.sleep(RETRY_S + 0.5)
                 assert [s.item.seq for s in full.items.held.values()] == [5]
@@ -129,7 +129,7 @@ def test_a_lease_that_reached_nobody_goes_out_with_its_item(virtual, make_networ
             stranger = lease_of(alone, "u2", make("u2"))
             assert (await alone.mirror.renew([stranger]))[0].stored == 0
             assert await waiting(alone) == 1  # of the other one its publisher knows: he was told
-            async with network.node("n0", full_node=True, sync_interval_s=0) as full:
+            async with network.node("n0", full_node=True, full_nodes_max=0) as full:
                 await anyio.sleep(RETRY_S + 0.5)
                 (stored,) = full.items.held.values()
                 assert (stored.item, stored.until) == (item, lease.until)

@@ -54,7 +54,7 @@ def told(virtual, make_network):
         async def main():
             network = make_network()
             async with (
-                network.node("n0", full_node=True, sync_interval_s=0) as alice,
+                network.node("n0", full_node=True, full_nodes_max=0) as alice,
                 network.node("n1", seeds=("n0",)) as bob,
             ):
                 import anyio

@@ -101,9 +101,9 @@ def test_c51_unknown_method_is_answered_and_the_stream_goes_on(virtual, make_net
     async def story():
         network = make_network()
         async with network.node("n0") as alice:
-            error, pong = await talk(network, "n1", alice, (9, b"\x90"), (1, Ping()))
+            error, pong = await talk(network, "n1", alice, (99, b"\x90"), (1, Ping()))
             assert error.code == ErrorCode.METHOD_UNKNOWN
-            assert "unsupported method 9" in str(error)
+            assert "unsupported method 99" in str(error)
             assert pong.version == 1
 
     virtual(story)

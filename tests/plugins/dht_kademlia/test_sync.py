@@ -29,8 +29,8 @@ async def fill(member, make, count, size=40, start=0):
 async def pair(network, **settings):
     """A full node with the items, and a reader."""
     async with (
-        network.node("n0", full_node=True, sync_interval_s=0) as alice,
-        network.node("n1", seeds=("n0",), **settings) as bob,
+        network.node("n0", full_node=True, full_nodes_max=0, repair_interval_s=0) as alice,
+        network.node("n1", seeds=("n0",), repair_interval_s=0, **settings) as bob,
     ):
         await anyio.sleep(1)
         yield alice, bob
@@ -152,7 +152,7 @@ def test_a_loss_in_the_middle_is_gone_on_from(virtual, make_network, make):
     async def story():
         network = make_network(latency_s=0.01)
         files = MemoryFiles()
-        async with network.node("n0", full_node=True, sync_interval_s=0) as alice:
+        async with network.node("n0", full_node=True, full_nodes_max=0) as alice:
             await fill(alice, make, 400)
             async with network.node(
                 "n1", seeds=("n0",), files=files, sync_page_bytes=10_000
