@@ -212,15 +212,21 @@ class Namespaces:
         if namespace.check is not None:
             namespace.check(subject, body)
 
-    def plant(self, salt: bytes, value: bytes) -> Tree | None:
-        """Return a value's manifest and blocks; None where it stands inline.
+    def plant(self, salt: bytes, subject: bytes, value: bytes) -> Tree | None:
+        """Check a value; return its manifest and blocks, None where it stands inline.
 
         Raises `NamespaceError`, `ValueTooBigError`.
         """
         namespace = self._by_salt.get(salt)
-        if namespace is not None:
-            return namespace.plant(value)
-        return plant_value(value) if len(value) > VALUE_MAX else None
+        if namespace is None:
+            return plant_value(value) if len(value) > VALUE_MAX else None
+        if len(value) <= namespace.inline_max:
+            self.check(salt, subject, value)
+            return None
+        tree = namespace.plant(value)
+        if namespace.check is not None:
+            namespace.check(subject, namespace.decode(value))
+        return tree
 
     def check_tree(
         self,

@@ -1,7 +1,7 @@
 """Facts on their way out: by what right, as what item, and whether anything must be sent at all.
 
 Pure but for the key that signs. `Planner.plan` is cheap, because most facts of a heartbeat have not
-changed and end there; `check` and `sign` are for those that have.
+changed and end there; `plant` and `sign` are for those that have.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from skycore.model.items import (
     mutable_item_target,
 )
 from skycore.model.keys import short
-from skycore.model.limits import SALT_MAX, SUBJECT_MAX, TOMBSTONE_LIFETIME_S, VALUE_MAX
+from skycore.model.limits import SALT_MAX, SUBJECT_MAX, TOMBSTONE_LIFETIME_S, TREE_BYTES_MAX
+from skycore.model.trie import Tree
 
 __all__ = ["Plan", "Planner", "Record", "Step"]
 
 _FOREVER_S = 2**62
+_AHEAD_S = 120
+"""A life further beyond its longest than this was stamped by a clock that has since gone back."""
 
 
 class Step(Enum):
@@ -56,6 +59,8 @@ class Record:
     """Where its delegation ends."""
     mirrors: frozenset[str]
     """Names of those that took it."""
+    is_confirmed: bool = True
+    """Whether they said so since this node began; else it was read from disk."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,9 @@ class Plan:
     """SHA256 of all that a reader could see."""
 
     @property
-    def key(self) -> tuple[bytes, bytes]:
-        """Tells records apart."""
-        return self.subject, self.fact.salt
+    def target(self) -> bytes:
+        """Where the record lives: what tells records apart."""
+        return mutable_item_target(self.subject, self.fact.salt)
 
     @property
     def until_max(self) -> int:
@@ -89,8 +94,14 @@ class Plan:
             or not mirrors <= record.mirrors
         ):
             return Step.SIGN
+        if self.fact.v is None:
+            return Step.NOTHING
         half_s = self.lifetime_s // 2
-        if self.fact.v is None or record.until - now_s > half_s:
+        if record.until > now_s + self.lifetime_s + _AHEAD_S:
+            return Step.SIGN
+        if not record.is_confirmed:
+            return Step.LEASE
+        if record.until - now_s > half_s:
             return Step.NOTHING
         if self.leased_until(record, now_s) - now_s > half_s:
             return Step.LEASE
@@ -150,28 +161,29 @@ class Planner:
             )
         return max(fitting, key=lambda token: (token.issuer == subject, token.until))
 
-    def check(self, plan: Plan) -> None:
-        """Check the value against its namespace. Raises `NamespaceError`."""
-        namespace = self._namespaces.find(plan.fact.salt)
-        if namespace is None or plan.fact.v is None:
-            return
-        body = namespace.decode(plan.fact.v)
-        if namespace.check is not None:
-            namespace.check(plan.subject, body)
+    def plant(self, plan: Plan) -> Tree | None:
+        """Check the value against its namespace; return its tree if it stands in blocks.
 
-    def sign(self, plan: Plan, seq: int, now_s: int) -> MutableItem:
+        Raises `NamespaceError`, `ValueTooBigError`.
+        """
+        if plan.fact.v is None:
+            return None
+        return self._namespaces.plant(plan.fact.salt, plan.subject, plan.fact.v)
+
+    def sign(self, plan: Plan, tree: Tree | None, seq: int, now_s: int) -> MutableItem:
         """Return the signed item. `now_s` is the time its life begins."""
         is_deleted = plan.fact.v is None
         longest_s = seq // 10**9 + TOMBSTONE_LIFETIME_S if is_deleted else now_s + plan.lifetime_s
+        kind = Kind.MANIFEST if tree else Kind.TOMBSTONE if is_deleted else Kind.VALUE
         return make_item(
             self._identity.network,
             self._identity.secret,
             subject=plan.subject,
             salt=plan.fact.salt,
             seq=seq,
-            kind=Kind.TOMBSTONE if is_deleted else Kind.VALUE,
+            kind=kind,
             until=min(longest_s, plan.until_max),
-            v=plan.fact.v or b"",
+            v=tree.manifest if tree else plan.fact.v or b"",
             delegation=plan.delegation,
         )
 
@@ -183,14 +195,13 @@ class Planner:
     def lease(self, plan: Plan, record: Record, until: int) -> Lease:
         """Return a lease for what was published."""
         sig = self._identity.sign(lease_bytes(self._identity.network, record.digest, until))
-        target = mutable_item_target(plan.subject, plan.fact.salt)
-        return Lease(target, int(plan.item_class), record.digest, until, sig)
+        return Lease(plan.target, int(plan.item_class), record.digest, until, sig)
 
 
 def _check_sizes(subject: bytes, fact: Fact) -> None:
-    if fact.v is not None and len(fact.v) > VALUE_MAX:
+    if fact.v is not None and len(fact.v) > TREE_BYTES_MAX:
         raise ValueTooBigError(
-            f"a value has {VALUE_MAX} bytes at most, this has {len(fact.v)}",
+            f"a value has {TREE_BYTES_MAX} bytes at most, this has {len(fact.v)}",
             hint="nothing of it was published",
         )
     if len(fact.salt) > SALT_MAX:

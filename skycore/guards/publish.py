@@ -8,8 +8,7 @@ not its business: to every mirror that is up, or, with none, into our own store.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -24,16 +23,14 @@ from skycore.contracts.runtime import Clock, Files, Identity
 from skycore.contracts.settings import PluginSettings
 from skycore.contracts.store import ItemKey, Items, PutOutcome
 from skycore.errors import ConfigError, ItemError, SkycoreError
-from skycore.guards.facts import Plan, Planner, Record, Step
+from skycore.guards.facts import Plan, Planner, Step
+from skycore.guards.ownstore import OwnStore
+from skycore.guards.published import PublishedRecords
 from skycore.guards.stamp import SeqSource, beaten_by, is_too_far
 from skycore.model.delegation_token import decode_delegation
-from skycore.model.items import (
-    Delegation,
-    Lease,
-    MutableItem,
-    mutable_item_target,
-)
+from skycore.model.items import Delegation, MutableItem
 from skycore.model.keys import short
+from skycore.model.trie import Tree
 from skycore.wiring import Live
 
 __all__ = ["PublisherSettings", "open_publisher"]
@@ -43,7 +40,8 @@ log = logging.getLogger(__name__)
 BATCH_ITEMS = 1_024
 SIGNED_AT_ONCE = 64
 FIRST_ERROR_CODE = 200
-LOCALLY = "stored locally: no mirror is up"
+PART_BYTES = 16 * 1024 * 1024
+"""Bytes of values in one call of a mirror, unless one value alone has more."""
 
 
 class PublisherSettings(PluginSettings):
@@ -52,7 +50,8 @@ class PublisherSettings(PluginSettings):
     delegations: tuple[str, ...] = ()
     """Delegation tokens, as `skynode network delegate` prints them: other subjects to sign for."""
     records_max: int = Field(default=100_000, ge=0)
-    """Published records remembered, so that what has not changed is not signed again."""
+    """Published records remembered, so that what has not changed is not signed again; the latest
+    20,000 of them over a restart too."""
 
 
 @asynccontextmanager
@@ -75,64 +74,51 @@ async def open_publisher(
                 hint="see [publisher] delegations",
             )
     planner = Planner(identity, namespaces, delegations)
-    yield _Publisher(settings, identity, items, mirrors, planner, clock, SeqSource(clock, files))
+    records = PublishedRecords(settings.records_max, identity, clock, files)
+    own_store = OwnStore(items, identity.public)
+    seqs = SeqSource(clock, files)
+    try:
+        yield _Publisher(items, mirrors, own_store, planner, clock, seqs, records)
+    finally:
+        records.save(at_end=True)
+
+
+def _parts(plans: Sequence[Plan]) -> Iterator[Sequence[Plan]]:
+    """Yield stretches that a mirror can be handed at once."""
+    start, size = 0, 0
+    for at, plan in enumerate(plans):
+        more = len(plan.fact.v or b"")
+        if at > start and (at - start == BATCH_ITEMS or size + more > PART_BYTES):
+            yield plans[start:at]
+            start, size = at, 0
+        size += more
+    if plans:
+        yield plans[start:]
 
 
 def _stored(reports: Sequence[PutReport]) -> int:
     return sum(report.stored for report in reports)
 
 
-class _OwnStore:
-    """The mirror of a node that has none: its own store. `contracts.dht.RenewingMirror`."""
-
-    name = ""
-
-    def __init__(self, items: Items, own: bytes) -> None:
-        self._items = items
-        self._own = own
-
-    async def mirror(
-        self,
-        items: Sequence[MutableItem],
-        *,
-        cas: int | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Sequence[PutReport]:
-        outcomes = await self._items.admit(items, sender=self._own, cas=[cas] * len(items))
-        return [PutReport(_said_locally(outcome)) for outcome in outcomes]
-
-    async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
-        outcomes = await self._items.renew(leases, sender=self._own)
-        return [PutReport(_said_locally(outcome)) for outcome in outcomes]
-
-
-def _said_locally(outcome: PutOutcome) -> PutOutcome:
-    if not outcome.accepted:
-        return outcome
-    return PutOutcome(outcome.code, outcome.seq, outcome.missing, LOCALLY)
-
-
 class _Publisher:
     def __init__(
         self,
-        settings: PublisherSettings,
-        identity: Identity,
         items: Items,
         mirrors: Live[Mirror],
+        own_store: OwnStore,
         planner: Planner,
         clock: Clock,
         seqs: SeqSource,
+        records: PublishedRecords,
     ) -> None:
-        self._records_max = settings.records_max
-        self._identity = identity
         self._items = items
         self._mirrors = mirrors
+        self._own_store = own_store
         self._planner = planner
         self._clock = clock
         self._seqs = seqs
-        self._own_store = _OwnStore(items, identity.public)
-        self._records: OrderedDict[tuple[bytes, bytes], Record] = OrderedDict()
-        self._busy: set[tuple[bytes, bytes]] = set()
+        self._records = records
+        self._busy: set[bytes] = set()
         self._freed = anyio.Event()
 
     async def publish(self, fact: Fact, *, cas: int | None = None) -> Published:
@@ -159,20 +145,21 @@ class _Publisher:
         now_s = self._clock.wall_s()
         plans = [self._planner.plan(fact, delegations, now_s) for fact in facts]
         done: list[Published] = []
-        async with self._turn({plan.key for plan in plans}):
+        async with self._turn({plan.target for plan in plans}):
+            planted: dict[bytes, Tree | None] = {}
             for plan in plans:  # nothing is sent before all are known to fit
-                record = self._records.get(plan.key)
+                record = self._records.get(plan.target)
                 if record is None or record.content != plan.content:
-                    self._planner.check(plan)
-            for start in range(0, len(plans), BATCH_ITEMS):
-                part = plans[start : start + BATCH_ITEMS]
-                done += await self._publish_part(part, cas)
+                    planted[plan.content] = self._planner.plant(plan)
+            for part in _parts(plans):
+                done += await self._publish_part(part, planted, cas)
+                self._records.save()
                 if progress is not None:
                     progress(len(done))
         return done
 
     @asynccontextmanager
-    async def _turn(self, keys: set[tuple[bytes, bytes]]) -> AsyncIterator[None]:
+    async def _turn(self, keys: set[bytes]) -> AsyncIterator[None]:
         """Let one publish of a record end before the next begins, or an older one could win."""
         while keys & self._busy:
             await self._freed.wait()
@@ -184,22 +171,29 @@ class _Publisher:
             self._freed.set()
             self._freed = anyio.Event()
 
-    async def _publish_part(self, part: Sequence[Plan], cas: int | None) -> list[Published]:
-        mirrors: tuple[Mirror, ...] = tuple(self._mirrors) or (self._own_store,)
+    async def _publish_part(
+        self, part: Sequence[Plan], planted: Mapping[bytes, Tree | None], cas: int | None
+    ) -> list[Published]:
+        mirrors: tuple[Mirror, ...] = (*self._mirrors,)
+        mirrors = mirrors or (self._own_store,)
         renewing = [mirror for mirror in mirrors if isinstance(mirror, RenewingMirror)]
         names = {mirror.name for mirror in mirrors}
         now_s = self._clock.wall_s()
         done: dict[int, Published] = {}
         leasing = []
         for index, plan in enumerate(part):
-            record = self._records.get(plan.key)
+            record = self._records.get(plan.target)
             step = plan.step(record, names, now_s) if cas is None else Step.SIGN
             if step is Step.NOTHING and record is not None:
                 done[index] = Published(record.seq, unchanged=True)
             elif step is Step.LEASE and len(renewing) == len(mirrors):
                 leasing.append(index)
         await self._renew(part, leasing, renewing, done)
-        signing = [index for index in range(len(part)) if index not in done]
+        signing = {
+            index: planted[plan.content] if plan.content in planted else self._planner.plant(plan)
+            for index, plan in enumerate(part)
+            if index not in done
+        }
         await self._sign_and_send(part, signing, mirrors, cas, done)
         return [done[index] for index in range(len(part))]
 
@@ -212,18 +206,18 @@ class _Publisher:
     ) -> None:
         """Send leases; what some mirror no longer holds is left undone, to be signed anew."""
         now_s = self._clock.wall_s()
+        held = [record for index in wanted if (record := self._records.get(part[index].target))]
         leases = []
-        for index in wanted:
-            record = self._records[part[index].key]
+        for index, record in zip(wanted, held, strict=True):
             until = part[index].leased_until(record, now_s)
             leases.append(self._planner.lease(part[index], record, until))
         if not leases:
             return
         replies = await self._ask(mirrors, len(leases), lambda mirror: mirror.renew(leases))
-        for index, lease, reports in zip(wanted, leases, replies, strict=True):
-            record = self._records[part[index].key]
+        for index, record, lease, reports in zip(wanted, held, leases, replies, strict=True):
             if all(report.stored for report in reports):
-                record.until = lease.until
+                record.until, record.is_confirmed = max(record.until, lease.until), True
+                self._records.keep(part[index].target, record)
                 done[index] = Published(record.seq, unchanged=True, reports=reports)
 
     # --- items -----------------------------------------------------------------------------------
@@ -231,7 +225,7 @@ class _Publisher:
     async def _sign_and_send(
         self,
         part: Sequence[Plan],
-        wanted: Sequence[int],
+        wanted: Mapping[int, Tree | None],
         mirrors: Sequence[Mirror],
         cas: int | None,
         done: dict[int, Published],
@@ -239,13 +233,15 @@ class _Publisher:
         plans = [part[index] for index in wanted]
         if not plans:
             return
-        above = [record.seq if (record := self._records.get(p.key)) else 0 for p in plans]
-        sent = await self._sign(plans, above)
-        replies = await self._send(sent, mirrors, cas)
+        trees = list(wanted.values())
+        above = [record.seq if (record := self._records.get(p.target)) else 0 for p in plans]
+        sent = await self._sign(plans, trees, above)
+        replies = await self._send(sent, trees, mirrors, cas)
         again = await self._again(plans, sent, replies)
         if again:
-            retried = await self._sign([plans[i] for i in again], list(again.values()))
-            more = await self._send(retried, mirrors, cas)
+            more_trees = [trees[i] for i in again]
+            retried = await self._sign([plans[i] for i in again], more_trees, list(again.values()))
+            more = await self._send(retried, more_trees, mirrors, cas)
             for index, item, reports in zip(again, retried, more, strict=True):
                 if _stored(reports) >= _stored(replies[index]):  # else a liar led us astray
                     sent[index], replies[index] = item, reports
@@ -253,21 +249,30 @@ class _Publisher:
             self._remember(plan, item, mirrors, reports)
             done[index] = Published(item.seq, unchanged=False, reports=reports)
 
-    async def _sign(self, plans: Sequence[Plan], above: Sequence[int]) -> list[MutableItem]:
+    async def _sign(
+        self, plans: Sequence[Plan], trees: Sequence[Tree | None], above: Sequence[int]
+    ) -> list[MutableItem]:
         """Stamp and sign; the loop breathes now and then (a signature takes some 20 µs)."""
         items = []
-        for index, (plan, floor) in enumerate(zip(plans, above, strict=True)):
+        for index, (plan, tree, floor) in enumerate(zip(plans, trees, above, strict=True)):
             seq = self._seqs.take(floor)
             now_s = max(self._clock.wall_s(), seq // 10**9)
-            items.append(self._planner.sign(plan, seq, now_s))
+            items.append(self._planner.sign(plan, tree, seq, now_s))
             if index % SIGNED_AT_ONCE == SIGNED_AT_ONCE - 1:
                 await anyio.lowlevel.checkpoint()
         return items
 
     async def _send(
-        self, items: Sequence[MutableItem], mirrors: Sequence[Mirror], cas: int | None
+        self,
+        items: Sequence[MutableItem],
+        trees: Sequence[Tree | None],
+        mirrors: Sequence[Mirror],
+        cas: int | None,
     ) -> list[tuple[PutReport, ...]]:
-        return await self._ask(mirrors, len(items), lambda m: m.mirror(items, cas=cas))
+        blocks: Mapping[bytes, bytes] = {k: v for t in trees if t for k, v in t.blocks.items()}
+        return await self._ask(
+            mirrors, len(items), lambda m: m.mirror(items, cas=cas, blocks=blocks or None)
+        )
 
     async def _again(
         self,
@@ -288,8 +293,7 @@ class _Publisher:
         if from_ahead:
             log.warning("our clock ran ahead; taking records back count=%d", len(from_ahead))
             self._seqs.come_back()
-            keys = [(mutable_item_target(p.subject, p.fact.salt), p.item_class) for p in from_ahead]
-            await self._items.drop([ItemKey(target, int(rank)) for target, rank in keys])
+            await self._items.drop([ItemKey(p.target, int(p.item_class)) for p in from_ahead])
         return again
 
     def _remember(
@@ -303,10 +307,7 @@ class _Publisher:
         took = frozenset(m.name for m, r in zip(mirrors, reports, strict=True) if r.stored)
         if not took:
             return
-        self._records[plan.key] = self._planner.record(plan, item, took)
-        self._records.move_to_end(plan.key)
-        while len(self._records) > self._records_max:
-            self._records.popitem(last=False)
+        self._records.keep(plan.target, self._planner.record(plan, item, took))
 
     async def _ask(
         self,

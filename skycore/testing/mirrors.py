@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -23,6 +23,7 @@ class PeersMirror:
         self.name = name
         self.items_sent = 0
         self.leases_sent = 0
+        self.blocks_sent = 0
         self._peers = peers
         self._sender = sender
 
@@ -32,11 +33,14 @@ class PeersMirror:
         *,
         cas: int | None = None,
         progress: Callable[[int], None] | None = None,
+        blocks: Mapping[bytes, bytes] | None = None,
     ) -> Sequence[PutReport]:
-        """Bring items to every peer."""
+        """Bring items and their blocks to every peer."""
         self.items_sent += len(items)
+        given = tuple((blocks or {}).values())
+        self.blocks_sent += len(given)
         answers = [
-            await peer.admit(items, sender=self._sender, cas=[cas] * len(items))
+            await peer.admit(items, sender=self._sender, cas=[cas] * len(items), blocks=given)
             for peer in self._peers
         ]
         if progress is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 
@@ -20,11 +21,13 @@ from skycore.errors import (
     SaltTooBigError,
     ValueTooBigError,
 )
-from skycore.guards.publish import LOCALLY, PublisherSettings, open_publisher
+from skycore.guards.ownstore import LOCALLY
+from skycore.guards.publish import PublisherSettings, open_publisher
+from skycore.guards.published import RECORDS_FILE
 from skycore.guards.stamp import AHEAD_NS, FILE, beaten_by
 from skycore.model.delegation_token import encode_delegation
 from skycore.model.items import ItemClass, Kind, mutable_item_target
-from skycore.model.limits import SALT_MAX, TOMBSTONE_LIFETIME_S, VALUE_MAX
+from skycore.model.limits import SALT_MAX, TOMBSTONE_LIFETIME_S, TREE_BYTES_MAX, VALUE_MAX
 from skycore.testing.contracts.mirror import MirrorContract, Mirrored
 from skycore.testing.fakes import FakeClock, MemoryFiles
 from skycore.testing.mirrors import PeersMirror
@@ -94,11 +97,11 @@ async def test_c15_a_mirror_that_fails_stops_no_other(net):
     house, peer, mirror = net
 
     class Broken(PeersMirror):
-        async def mirror(self, items, *, cas=None, progress=None):
+        async def mirror(self, items, *, cas=None, progress=None, blocks=None):
             raise DialError("nobody answers")
 
     class Short(PeersMirror):
-        async def mirror(self, items, *, cas=None, progress=None):
+        async def mirror(self, items, *, cas=None, progress=None, blocks=None):
             return []
 
     rest = [Broken("broken", [], b""), Short("short", [], b"")]
@@ -270,14 +273,13 @@ async def test_c13_a_restart_with_an_own_store_and_no_mirror(house, set_back_s):
         assert codes(published.reports) == [[STORED]]
 
 
-async def test_c13_the_mark_is_written_once_a_minute_not_once_an_item(house):
+async def test_c13_the_mark_and_the_records_are_written_once_a_minute_not_once_an_item(house):
     files = MemoryFiles()
-    writes = 0
+    writes = Counter()
 
     class Counted(MemoryFiles):
         def write(self, name, data):
-            nonlocal writes
-            writes += 1
+            writes[name] += 1
             files.write(name, data)
 
     async with publishing(house, files=Counted()) as publisher:
@@ -286,7 +288,8 @@ async def test_c13_the_mark_is_written_once_a_minute_not_once_an_item(house):
             house.clock.advance(1)
             mark = int.from_bytes(files.held[FILE], "big")
             assert published.seq <= mark <= published.seq + AHEAD_NS
-        assert writes == 2
+        assert writes == {FILE: 2, RECORDS_FILE: 2}
+    assert writes == {FILE: 2, RECORDS_FILE: 3}
     junk = MemoryFiles()
     junk.held[FILE] = b"junk"
     async with publishing(house, files=junk) as publisher:
@@ -338,7 +341,7 @@ async def test_c5_a_liar_cannot_carry_our_seq_away(net):
     class Liar:
         name = "liar"
 
-        async def mirror(self, items, *, cas=None, progress=None):
+        async def mirror(self, items, *, cas=None, progress=None, blocks=None):
             lie = (Replica(b"liar", TOO_LOW, 2**62), Replica(b"liar", TOO_LOW, 2**63 - 1))
             return [PutReport(PutOutcome(405), lie) for _ in items]
 
@@ -436,7 +439,7 @@ async def test_a_token_for_another_key_is_a_configuration_error(house):
 async def test_what_does_not_fit_is_an_error_and_nothing_is_sent(house):
     async with publishing(house) as publisher:
         for fact, error in (
-            (Fact(b"x", bytes(VALUE_MAX + 1)), ValueTooBigError),
+            (Fact(b"x", bytes(TREE_BYTES_MAX + 1)), ValueTooBigError),
             (Fact(b"x" * (SALT_MAX + 1), b""), SaltTooBigError),
             (Fact(b"note", b"\xc1"), NamespaceError),
         ):
