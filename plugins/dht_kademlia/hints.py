@@ -11,9 +11,9 @@ from typing import Final
 
 import anyio
 
+from dht_kademlia.bring import bring
 from dht_kademlia.core.holders import version_of
 from dht_kademlia.core.messages import ErrorCode, PutValue
-from dht_kademlia.deliver import deliver
 from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import PutReport
 from skycore.contracts.store import Outcome
@@ -69,7 +69,7 @@ async def _hand_over(node: Kademlia, public: bytes) -> int:
     if not items:
         return 0
     contact = Contact(public, node.transports.addresses.find(public))
-    done = await deliver(node, contact, items)
+    done = await bring(node, contact, items)
     if not done.answered:
         for target, until_s in owed:
             node.hints.owe(public, target, node.clock.now(), until_s)

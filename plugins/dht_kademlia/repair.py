@@ -2,7 +2,7 @@
 
 Why two occasions: a change next to this node is looked into seconds later; a pass every
 `repair_interval_s` finds what that missed, what a failed put left, and what a node said it stored
-and did not take. What is sent to whom says `core.holders`, and how, `deliver`. Everybody known,
+and did not take. What is sent to whom says `core.holders`, and how, `bring`. Everybody known,
 a pass sends nothing.
 """
 
@@ -16,9 +16,9 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
+from dht_kademlia.bring import bring
 from dht_kademlia.core.holders import version_of
 from dht_kademlia.core.routing_table import ID_BITS
-from dht_kademlia.deliver import deliver
 from dht_kademlia.hints import hand_over
 from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import DhtMode
@@ -178,7 +178,7 @@ class Repair:
 
         async def one(load: _Load) -> None:
             async with limiter:
-                result = await deliver(self._node, load.contact, load.items, done.move)
+                result = await bring(self._node, load.contact, load.items, done.move)
             done.deliveries += len(load.items)
             done.held += result.held
             if not result.answered:

@@ -1,9 +1,10 @@
 """Bringing items that are held here to one node that may have them already: asking comes first.
 
 How: an item with a lease is asked about by that lease (some 250 B, many to a frame, and it prolongs
-what is there); a small item is sent itself, because the question would be as large; any other is
-asked about with GetValue and the rank that is held here, so that 64 KiB or a tree of blocks go only
-where they are missing. A node that turns out to hold something better is where we get it from.
+what is there); a small item and a head without its blocks are sent themselves, because a question
+would be as large; a large value is asked about with GetValue and the rank that is held here. So
+64 KiB or a tree of blocks go only where they are missing. A node that turns out to hold something
+better is where we get it from.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from dht_kademlia.core.messages import (
 from dht_kademlia.fetch import admit_from
 from dht_kademlia.node import Kademlia
 from dht_kademlia.push import push
-from skycore.contracts.store import Outcome
+from skycore.contracts.store import ItemKey, Outcome
 from skycore.errors import ProtocolError, SeqTooLowError, TransportError
 from skycore.model.addresses import Contact
-from skycore.model.items import Kind, StoredItem
+from skycore.model.items import StoredItem
 from skycore.model.keys import short
 from skycore.model.numbers import DhtMethod
 
-__all__ = ["ASKED_FROM", "Delivery", "deliver"]
+__all__ = ["ASKED_FROM", "Brought", "bring"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ PASSING: Final = frozenset(
 """What a node says now and perhaps not the next time; any other refusal is remembered."""
 
 
-class Delivery(NamedTuple):
+class Brought(NamedTuple):
     """What came of it."""
 
     held: int
@@ -61,36 +62,44 @@ class Delivery(NamedTuple):
     """Whether the node answered to the end."""
 
 
-async def deliver(
+async def bring(
     node: Kademlia, contact: Contact, items: Sequence[StoredItem], meter: Meter = lambda count: None
-) -> Delivery:
+) -> Brought:
     """Bring items to one node, and note what it holds then. Raises nothing remote."""
     held = 0
     left: list[StoredItem] = []
     loads: list[PutValue] = []
     for stored in items:
+        if _is_expecting(node, stored):
+            continue
         if stored.lease is not None:
             load = PutValue(None, lease=stored.lease)
         else:
             load = PutValue(stored.item)
-            if stored.item.kind == Kind.MANIFEST or len(stored.item.v) > ASKED_FROM:
+            if len(stored.item.v) > ASKED_FROM:
                 try:
                     lacks = await _ask(node, contact, stored, meter)
                 except (TransportError, ProtocolError) as failed:
                     log.debug("not asked peer=%s error=%r", short(contact.public), str(failed))
-                    return Delivery(held, answered=False)
+                    return Brought(held, answered=False)
                 if not lacks:
                     held += 1
                     continue
         left.append(stored)
         loads.append(load)
-    said = await push(node, contact, loads, meter=meter) if loads else ()
+    said = await push(node, contact, loads, lean=True, meter=meter) if loads else ()
     answered = True
     for stored, answer in zip(left, said, strict=True):
         held += answer.code <= Outcome.HELD
         answered = answered and answer.code not in (ErrorCode.NO_ANSWER, ErrorCode.BUSY)
         await _note(node, contact, stored, answer, meter)
-    return Delivery(held, answered)
+    return Brought(held, answered)
+
+
+def _is_expecting(node: Kademlia, stored: StoredItem) -> bool:
+    """Tell whether an item waits for its first node with a `cas`: only `puts` may send that."""
+    waits = node.waiting.find(ItemKey(stored.target, stored.item_class))
+    return waits is not None and waits.cas is not None
 
 
 async def _note(
