@@ -11,17 +11,20 @@ class TestMine(MirrorContract):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import pytest
 
 from skycore.contracts.dht import Mirror, PutReport, RenewingMirror
 from skycore.contracts.runtime import Clock, Identity
 from skycore.contracts.store import Outcome
-from skycore.errors import CasMismatchError, SeqTooLowError
+from skycore.errors import CasMismatchError, MissingBlocksError, SeqTooLowError
 from skycore.model.items import (
     ItemClass,
+    Kind,
     Lease,
     MutableItem,
     item_digest,
@@ -29,6 +32,7 @@ from skycore.model.items import (
     lease_bytes,
     make_item,
 )
+from skycore.model.trie import Tree, plant_value
 
 __all__ = ["MirrorContract", "Mirrored"]
 
@@ -42,8 +46,17 @@ class Mirrored:
     clock: Clock
     salt: bytes = b"mirror-contract"
     """An undeclared salt, unless the mirror takes none."""
+    read: Callable[[MutableItem], Awaitable[bytes | None]] | None = None
+    """Return the whole value that a store behind the mirror serves for this item now, if any."""
 
-    def item(self, v: bytes, *, seq: int | None = None, salt: bytes | None = None) -> MutableItem:
+    def item(
+        self,
+        v: bytes,
+        *,
+        seq: int | None = None,
+        salt: bytes | None = None,
+        kind: Kind = Kind.VALUE,
+    ) -> MutableItem:
         """Sign an item."""
         return make_item(
             self.author.network,
@@ -52,7 +65,14 @@ class Mirrored:
             seq=self.clock.wall_ns() if seq is None else seq,
             until=self.clock.wall_s() + 600,
             v=v,
+            kind=kind,
         )
+
+    def large(self, size: int = 300_000, seed: int = 1) -> tuple[bytes, Tree, MutableItem]:
+        """Return a value that stands in blocks, its tree, and the manifest's item."""
+        value = random.Random(seed).randbytes(size)
+        tree = plant_value(value)
+        return value, tree, self.item(tree.manifest, kind=Kind.MANIFEST)
 
     async def codes(self, *items: MutableItem, cas: int | None = None) -> list[int]:
         """Mirror items; return the lowest code that anybody answered for each."""
@@ -69,6 +89,9 @@ def lowest(report: PutReport) -> int:
 
 class MirrorContract:
     """Tests of `contracts.dht.Mirror`, and of `RenewingMirror` where it is one."""
+
+    takes_blocks = True
+    """A mirror to a place that keeps no large values says False, and refuses them."""
 
     async def test_it_has_a_name(self, mirrored: Mirrored) -> None:
         """Reports and records are told apart by it."""
@@ -120,6 +143,45 @@ class MirrorContract:
         await mirrored.codes(item)
         (after,) = await mirror.renew([lease])
         assert after.stored > 0
+
+    async def test_c20_a_large_record_arrives_whole_with_its_blocks(
+        self, mirrored: Mirrored
+    ) -> None:
+        """300 KB; then a change of it, of which the place has most blocks already."""
+        value, tree, item = mirrored.large()
+        reports = await mirrored.mirror.mirror([item], blocks=tree.blocks)
+        if not self.takes_blocks:
+            assert reports[0].stored == 0
+            return
+        assert lowest(reports[0]) == Outcome.STORED
+        assert await self._read(mirrored, item) == value
+        changed = value[:-1] + bytes((value[-1] ^ 1,))
+        after = plant_value(changed)
+        mirrored_item = mirrored.item(after.manifest, seq=item.seq + 1, kind=Kind.MANIFEST)
+        reports = await mirrored.mirror.mirror([mirrored_item], blocks=after.blocks)
+        assert lowest(reports[0]) == Outcome.STORED
+        assert await self._read(mirrored, item) == changed
+
+    async def test_c20_large_and_small_records_in_one_call(self, mirrored: Mirrored) -> None:
+        """Blocks belong to the call, not to an item; a part of a tree is never stored."""
+        if not self.takes_blocks:
+            pytest.skip("this mirror takes no blocks")
+        value, tree, item = mirrored.large(seed=2)
+        small = mirrored.item(b"small", salt=mirrored.salt + b"2")
+        names = list(tree.blocks)
+        partly = {name: tree.blocks[name] for name in names[:-1]}
+        first, second = await mirrored.mirror.mirror([item, small], blocks=partly)
+        assert first.stored == 0
+        assert lowest(first) in (Outcome.MISSING_BLOCKS, MissingBlocksError.code)
+        assert lowest(second) == Outcome.STORED
+        assert await self._read(mirrored, item) is None
+        (whole,) = await mirrored.mirror.mirror([item], blocks=tree.blocks)
+        assert lowest(whole) == Outcome.STORED
+        assert await self._read(mirrored, item) == value
+
+    async def _read(self, mirrored: Mirrored, item: MutableItem) -> bytes | None:
+        assert mirrored.read is not None, "say how to read what the mirror has stored"
+        return await mirrored.read(item)
 
     def _lease(self, mirrored: Mirrored, item: MutableItem) -> Lease:
         network = mirrored.author.network

@@ -529,4 +529,9 @@ class TestPeersMirror(MirrorContract):
         clock = FakeClock()
         async with open_house("peer", clock=clock) as peer, open_house("me", clock=clock) as house:
             mirror = PeersMirror("peers", [peer.gate], house.me.public)
-            yield Mirrored(mirror, house.me, clock)
+
+            async def whole(item):
+                held = await peer.gate.get(item.target)
+                return await peer.gate.value(held[0]) if held else None
+
+            yield Mirrored(mirror, house.me, clock, read=whole)

@@ -8,7 +8,6 @@ from namespaces_skywire.declarations import ADDR, ALL, DMSG, DMSG_SERVER, FULLNO
 from skycore.contracts.namespace import Namespaces
 from skycore.errors import NamespaceError
 from skycore.model.items import ItemClass
-from skycore.model.limits import VALUE_MAX
 from skycore.testing.contracts.namespace import Declared, NamespaceContract
 
 PK = "02" + "ab" * 32
@@ -35,11 +34,13 @@ CASES = {
         TP,
         [[transport(1), transport(2)], [], [transport(n) for n in range(200)]],
         [transport(1), None, [{"r": PK, "t": "stcpr"}], {"s": PK, "ts": []}, [[]]],
+        large=[transport(n) for n in range(916)],
     ),
     "svc": Declared(
         SVC,
         [[service("vpn", 44), service("skysocks", 3)], [service("vpn", 44)], []],
         [service("vpn", 44), [{"type": "vpn"}], [5]],
+        large=[service(kind, port) for port in range(50) for kind in ("vpn", "skysocks")],
     ),
     "addr": Declared(
         ADDR,
@@ -109,9 +110,3 @@ def test_of_two_rows_with_one_id_the_last_counts():
     newer = transport(1) | {"label": "user"}
     (entry,) = TP.decode(TP.from_json([transport(1), newer]))
     assert entry.label == "user"
-
-
-def test_c18_how_many_transports_fit_in_one_value():
-    """Inline for now: a hub's list over 64 KiB is an error of the publisher, never cut."""
-    assert len(TP.from_json([transport(n) for n in range(240)])) <= VALUE_MAX
-    assert len(TP.from_json([transport(n) for n in range(916)])) > VALUE_MAX
