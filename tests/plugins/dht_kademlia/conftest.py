@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import functools
+import random
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
+from dht_kademlia.client import DHT_SERVICE, Client
+from dht_kademlia.core.codec import MsgpackCodec
+from dht_kademlia.node import Kademlia
+from dht_kademlia.reconcile import reconcile
+from dht_kademlia.server import Server
 from dht_kademlia.service import KademliaMirror, open_dht, open_kademlia
 from dht_kademlia.settings import KademliaSettings
+from skycore.contracts.namespace import Form, Namespace, Namespaces
 from skycore.events import Events
+from skycore.guards.gate import GateSettings, open_gate
 from skycore.model.addresses import Address, Contact
-from skycore.model.items import Kind, make_item
+from skycore.model.items import ItemClass, Kind, make_item
+from skycore.model.keys import ED25519
+from skycore.model.network import NetworkConstants
 from skycore.testing.fakes import (
     TEST_NETWORK,
     AlwaysReady,
+    FakeClock,
+    InlineWorkers,
     MemoryFiles,
     SeededEntropy,
     identity,
@@ -23,6 +35,8 @@ from skycore.testing.fakes import (
 from skycore.testing.items import DictItems
 from skycore.testing.loop import simulate
 from skycore.testing.streams import MemoryExchange, MemoryStreams, MemoryTransports
+from store_memory.service import open_memory_store
+from store_memory.settings import MemoryStoreSettings
 
 START_NS = 1_800_000_000 * 10**9
 
@@ -127,6 +141,81 @@ class Network:
 def item_of(name, seq=1, v=b"value", salt=b"t", until=START_NS // 10**9 + 3600, kind=Kind.VALUE):
     me = identity(name)
     return make_item(TEST_NETWORK, me.secret, salt=salt, seq=seq, until=until, v=v, kind=kind)
+
+
+# --- two nodes with real gates and nothing going on in the background ----------------------------
+
+AUTHORITY = identity("authority").secret
+PAIR_NETWORK = NetworkConstants(ED25519, "skycore-test", ED25519.public(AUTHORITY))
+LIFE_S = 3_600
+NOTE = Namespace(b"note", 1, str, Form.SINGLE, dict.fromkeys(ItemClass, LIFE_S))
+TAGS = Namespace(b"tags", 1, str, Form.SET, {ItemClass.OWNER: LIFE_S})
+
+
+class Side:
+    """One of two nodes that are compared: its gate over a memory store, its streams."""
+
+    def __init__(self, name, node, gate, store, exchange):
+        self.name, self.node, self.gate, self.store = name, node, gate, store
+        self.exchange, self.clock = exchange, node.clock
+        self.public = node.identity.public
+
+    async def put(self, *items, **more):
+        return await self.gate.admit(items, sender=self.public, **more)
+
+    async def contents(self):
+        """Everything that two stores must share, byte for byte."""
+        held = await self.gate.listing(None, bytes(32), b"\xff" * 32, 1_000_000)
+        return {(s.target, s.item_class): (s.rank, s.item, s.until) for s in held}
+
+    async def reconcile(self, other, salt=None, **options):
+        public = other if isinstance(other, bytes) else other.public
+        return await reconcile(self.node, Contact(public, ()), salt, **options)
+
+
+@asynccontextmanager
+async def open_side(exchange, name, clock, streams=None, gate=None):
+    me = identity(name, PAIR_NETWORK)
+    carrier = streams or MemoryStreams(exchange, me.public)
+    codec, number = MsgpackCodec(), int(name[1:])
+    gate_settings = GateSettings(**{"signer_items_max": 10**6, "unknown_items_max": 10**6}
+                                 | (gate or {}))  # fmt: skip
+    async with (
+        open_memory_store(MemoryStoreSettings(), SeededEntropy(number)) as store,
+        open_gate(
+            gate_settings, store, me, Namespaces((NOTE, TAGS)), clock, InlineWorkers(), Events()
+        ) as items,
+        carrier.listen(DHT_SERVICE) as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        client = Client((carrier,), codec, clock, per_peer_max=4)
+        settings = KademliaSettings(full_node=True)
+        node = Kademlia(
+            settings, me, items, client, MemoryTransports(), clock, random.Random(number), tasks
+        )
+        tasks.start_soon(Server(node, codec).accept, listener, tasks)
+        try:
+            yield Side(name, node, items, store, exchange)
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_pair(*, latency_s=0.0, clock=None, slow=None, streams=None, gates=({}, {})):
+    """Open two sides on one clock, which stands still unless moved; or the second on `slow`."""
+    exchange, clock = MemoryExchange(latency_s), clock or FakeClock()
+    carrier = streams(exchange, identity("n0", PAIR_NETWORK).public) if streams else None
+    async with (
+        open_side(exchange, "n0", clock, carrier, gates[0]) as here,
+        open_side(exchange, "n1", slow or clock, None, gates[1]) as there,
+    ):
+        yield here, there
+
+
+@pytest.fixture(scope="session")
+def pair():
+    """Return what opens two full nodes that do nothing by themselves."""
+    return open_pair
 
 
 @pytest.fixture
