@@ -46,7 +46,7 @@ from skycore.model.limits import (
 from skycore.model.numbers import DhtMethod
 from skycore.model.trie import reach, read_manifest
 
-__all__ = ["Cargo", "deliver", "push"]
+__all__ = ["Cargo", "carry", "push"]
 
 BATCH_BYTES_MAX: Final = 512 * 1024
 FIRST_BYTES_MAX: Final = 512 * 1024
@@ -107,7 +107,14 @@ class Cargo:
         refs, missing = reach(read_manifest(item.v).root, self._given.get, 1)
         return {} if missing else {name: self._given[name] for name in refs}
 
-    async def note_before(self, index: int, item: MutableItem) -> None:
+    async def bytes_below(self, index: int) -> int:
+        """Return how large an item's blocks are together; 0 where they are not here."""
+        try:
+            return sum(map(len, (await self.tree(index)).values()))
+        except ItemError:
+            return 0
+
+    async def note_before(self, item: MutableItem) -> None:
         """Look up what the last version stood on, before our own store gets this one."""
         slot = _slot(item)
         if self.node.sent.known(slot, item.sig) is not None:
@@ -197,6 +204,10 @@ class _Delivery:
 
     async def run(self, indexes: Sequence[int]) -> None:
         """Send all of it, and tell of each item once."""
+        if len(indexes) == 1:
+            put, _ = await self._cargo.dressed(indexes[0])
+            await self._follow(indexes[0], put, (await self._ask([put]))[0])
+            indexes = ()
         async for part, puts in self._cargo.frames(indexes):
             for index, put, said in zip(part, puts, await self._ask(puts), strict=True):
                 await self._follow(index, put, said)
@@ -240,6 +251,7 @@ class _Delivery:
             again=all(put.cas is None for put in puts),
             meter=self._meter,
         )
+        assert isinstance(reply, Outcomes | Stored)
         answers = reply.outcomes if isinstance(reply, Outcomes) else (reply,)
         if len(answers) != len(puts):
             raise RemoteProtocolError(f"{len(answers)} outcomes for {len(puts)} items")
@@ -284,7 +296,7 @@ async def _held(node: Kademlia, lease: Lease) -> MutableItem | None:
     return None
 
 
-async def deliver(
+async def carry(
     cargo: Cargo,
     contact: Contact,
     indexes: Sequence[int],
@@ -312,5 +324,5 @@ async def push(
     """
     said: dict[int, Stored] = {}
     cargo = Cargo(node, loads, blocks, lean=lean)
-    await deliver(cargo, contact, range(len(loads)), said.__setitem__, meter)
+    await carry(cargo, contact, range(len(loads)), said.__setitem__, meter)
     return [said[index] for index in range(len(loads))]

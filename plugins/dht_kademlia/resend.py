@@ -37,12 +37,11 @@ PASSING: Final = frozenset(
 def note(node: Kademlia, load: PutValue, report: PutReport) -> None:
     """Remember a put that no other node took, or forget it where one did.
 
-    A lease that is not for what our own store holds is not remembered: its publisher is told so by
-    the report, and sends the item.
+    What our own store does not hold is not remembered: it is somebody else's, for nodes far from
+    here, and whoever put it is told by the report that nobody has it.
     """
     reached = any(r.code not in PASSING for r in report.replicas)
-    own = report.outcome.accepted
-    if load.item is None and not own:
+    if not reached and not report.outcome.accepted:
         return
     if reached and not _may_wait(node, load):  # the usual case, without a signature's price
         return
@@ -53,7 +52,7 @@ def note(node: Kademlia, load: PutValue, report: PutReport) -> None:
     if reached:
         node.waiting.reached(key, seq)
         return
-    held = node.waiting.keep(key, Held(seq, load.cas, None if own else load))
+    held = node.waiting.keep(key, Held(seq, load.cas))
     held.tries += 1
     first_s = node.settings.bootstrap_retry_s
     held.due_s = node.clock.now() + backoff_s(held.tries, first_s, LONGEST_S, node.dice)
@@ -90,13 +89,9 @@ async def due_loads(node: Kademlia, count: int) -> list[PutValue]:
 
 
 async def _now(node: Kademlia, key: ItemKey, held: Held) -> PutValue | None:
-    """Return what is to be put under a key now: what our store holds, unless ours is newer."""
+    """Return what is to be put under a key now: what our store holds."""
     for stored in await node.items.get(key.target):
         if stored.item_class == key.item_class and stored.item.seq >= held.seq:
             cas = held.cas if stored.item.seq == held.seq else None
             return PutValue(stored.item, cas, lease=stored.lease)
-    load = held.load
-    if load is None or load.item is None:
-        return None
-    until = max(load.item.until, load.lease.until if load.lease else 0)
-    return load if until > node.clock.wall_s() else None
+    return None

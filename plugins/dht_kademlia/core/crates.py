@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from skycore.errors import NamespaceError, RemoteProtocolError
 from skycore.model.trie import children
 
-__all__ = ["SENT_BLOCKS_MAX", "Crate", "Sent", "fill", "below"]
+__all__ = ["SENT_BLOCKS_MAX", "Crate", "Sent", "below", "fill"]
 
 TIMES_MAX: Final = 2
 """How often one block goes to one node in one exchange: what waits there may have made room."""
@@ -118,7 +118,11 @@ class Sent:
         return held.before if held.sig == sig else held.refs
 
     def note(
-        self, slot: tuple[bytes, bytes], sig: bytes, before: frozenset[bytes], refs: frozenset[bytes]
+        self,
+        slot: tuple[bytes, bytes],
+        sig: bytes,
+        before: frozenset[bytes],
+        refs: frozenset[bytes],
     ) -> None:
         """Remember a version as sent, and what the one before it stood on."""
         self._forget(slot)

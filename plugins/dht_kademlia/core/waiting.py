@@ -3,9 +3,9 @@
 Why: a node that starts before its network publishes to nobody, and its publisher rightly takes its
 own store's copy for a success. Without this the record would stay unknown until it changes.
 
-Why mostly keys: what our own store took is read from there when its time comes, with its lease and
-in its newest version; what expired or was replaced in the meantime is then not sent at all. Only
-an item that our store did not keep is held here itself. Pure: time and jitter come in as arguments.
+Why keys alone: our own store has what this node signed, and is read when the time comes: what
+expired or was replaced in the meantime is then not sent at all. Pure: time and jitter come in as
+arguments.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dht_kademlia.core.messages import PutValue
 from skycore.contracts.store import ItemKey
 
-__all__ = ["WAITING_BYTES_MAX", "WAITING_MAX", "Held", "Waiting"]
+__all__ = ["WAITING_MAX", "Held", "Waiting"]
 
 WAITING_MAX: Final = 4_096
-WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Bytes of the values that are held here themselves."""
 
 
 @dataclass(eq=False, slots=True)
@@ -30,28 +27,19 @@ class Held:
 
     seq: int
     """0 for a lease alone."""
-    cas: int | None
+    cas: int | None = None
     """What the writer expected where he put item `seq`."""
-    load: PutValue | None
-    """Where our own store has it not."""
     tries: int = 0
     due_s: float = 0.0
-
-    @property
-    def size(self) -> int:
-        """Bytes of the value held."""
-        return len(self.load.item.v) if self.load and self.load.item else 0
 
 
 class Waiting:
     """The puts that reached nobody, by target and class, the oldest first."""
 
-    def __init__(self, most: int = WAITING_MAX, bytes_max: int = WAITING_BYTES_MAX) -> None:
+    def __init__(self, most: int = WAITING_MAX) -> None:
         self.dropped = 0
         """How many made room for newer ones."""
         self._most = most
-        self._bytes_max = bytes_max
-        self._bytes = 0
         self._held: dict[ItemKey, Held] = {}
 
     def __len__(self) -> int:
@@ -73,17 +61,14 @@ class Waiting:
             held.tries = known.tries
         self.forget(key)
         self._held[key] = held
-        self._bytes += held.size
-        while len(self._held) > self._most or self._bytes > self._bytes_max:
+        while len(self._held) > self._most:
             self.forget(next(iter(self._held)))
             self.dropped += 1
         return held
 
     def forget(self, key: ItemKey) -> None:
         """Hold it no longer."""
-        gone = self._held.pop(key, None)
-        if gone is not None:
-            self._bytes -= gone.size
+        self._held.pop(key, None)
 
     def reached(self, key: ItemKey, seq: int) -> None:
         """Note that an item (or, with seq 0, a lease) is at another node, or was beaten there."""
