@@ -20,13 +20,14 @@ from dht_kademlia.bulk import REFUSED_FROM, Progress, send_out
 from dht_kademlia.core.contacts import id_of
 from dht_kademlia.core.messages import BATCH_ITEMS_MAX, ErrorCode, PutValue, Stored
 from dht_kademlia.core.routing_table import K
+from dht_kademlia.hints import note_report
 from dht_kademlia.node import Kademlia
 from dht_kademlia.placing import place, places, replica_of
 from dht_kademlia.push import Cargo, carry
-from dht_kademlia.resend import due_loads, note
+from dht_kademlia.resend import due_loads, note, undo
 from skycore.contracts.dht import PutReport, Replica
 from skycore.contracts.store import Outcome, PutOutcome
-from skycore.errors import ItemError, NotClosestError
+from skycore.errors import CasMismatchError, ItemError, NotClosestError
 from skycore.model.addresses import Contact
 from skycore.model.items import Kind, Lease, MutableItem
 
@@ -73,6 +74,7 @@ def _counted(node: Kademlia, load: PutValue, report: PutReport) -> PutReport:
     node.stats.replicas += report.stored
     if report.replicas or not _is_final(report.outcome):
         note(node, load, report)
+    note_report(node, load, report)
     return report
 
 
@@ -224,6 +226,8 @@ async def _expecting(cargo: Cargo, index: int) -> PutReport:
     contacts = await places(node, number)
     own, asked = await _decide(cargo, index, number, contacts)
     if own is None or _is_final(own):
+        if own and own.code == CasMismatchError.code:
+            await undo(node, load)
         return PutReport(own or verdict, tuple(asked.values()))
     bare = msgspec.structs.replace(load, cas=None)
     rest = Cargo(node, [bare], cargo.given(item))

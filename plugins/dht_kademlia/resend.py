@@ -14,7 +14,7 @@ from skycore.errors import ItemError, NotClosestError, QuotaError
 from skycore.model.items import ItemClass
 from skycore.tasks import backoff_s
 
-__all__ = ["due_loads", "note"]
+__all__ = ["due_loads", "note", "undo"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,19 @@ def note(node: Kademlia, load: PutValue, report: PutReport) -> None:
     held.tries += 1
     first_s = node.settings.bootstrap_retry_s
     held.due_s = node.clock.now() + backoff_s(held.tries, first_s, LONGEST_S, node.dice)
+
+
+async def undo(node: Kademlia, load: PutValue) -> None:
+    """Forget our own copy of a put that the network refused after we alone had taken it.
+
+    Its writer expected something else to be there; repair would bring it in by its rank.
+    """
+    key = _key(node, load)
+    held = node.waiting.find(key) if key else None
+    if key and load.item and held and held.cas is not None and held.seq == load.item.seq:
+        node.waiting.forget(key)
+        await node.items.drop([key])
+        log.info("put taken back, the network expected otherwise seq=%d", held.seq)
 
 
 def _may_wait(node: Kademlia, load: PutValue) -> bool:
