@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 
 import anyio
 import pytest
 
+from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import Dht
+from skycore.contracts.store import Items
 from skycore.errors import SkycoreError
-from skycore.model.items import make_item
+from skycore.model.items import Kind, make_item
+from skycore.model.keys import ED25519
 from skycore.testing import sim_backend
 
 SALT = b"note"
@@ -101,3 +105,75 @@ def anyio_backend():
 def notes():
     """Short records that nodes write and read, with a checker of what was acknowledged."""
     return Notes()
+
+
+def _secret_of(name):
+    return ED25519.secret(hashlib.sha256(name.encode()).digest())
+
+
+class LiveNodes:
+    """Full nodes that keep in step by themselves, and what tests of them ask again and again."""
+
+    life_s = 7_000
+
+    def item_by(self, node, writer, value="", *, kind=Kind.VALUE, life_s=life_s):
+        """Sign a record as `writer` would at a node: seq is that node's time."""
+        return make_item(
+            node.node.identity.network,
+            _secret_of(writer),
+            salt=SALT,
+            seq=node.clock.wall_ns(),
+            until=node.clock.wall_s() + life_s,
+            kind=kind,
+            v=value.encode(),
+        )
+
+    async def write_at(self, node, writer, value="", *, must=True):
+        """Let one node take a record in, as from its owner; no put, so nobody else is told."""
+        item = self.item_by(node, writer, value)
+        (outcome,) = await node.get(Items).admit([item], sender=item.signer)
+        assert outcome.accepted or not must, outcome
+        return item
+
+    async def delete_at(self, node, writer):
+        """Let one node take in a writer's tombstone."""
+        grave = self.item_by(node, writer, kind=Kind.TOMBSTONE, life_s=7 * 86_400)
+        (outcome,) = await node.get(Items).admit([grave], sender=grave.signer)
+        assert outcome.accepted, outcome
+        return grave
+
+    async def contents(self, node):
+        """Return everything that two full nodes must share, byte for byte."""
+        held = await node.get(Items).listing(None, bytes(32), b"\xff" * 32, 100_000)
+        return {(s.target, s.item_class): (s.rank, s.item, s.until) for s in held}
+
+    async def start(self, world, count):
+        """Start full nodes; return them when each keeps in step with all the others."""
+        nodes = [await world.full_node() for _ in range(count)]
+        await world.until(lambda: all(self.links(n) == count - 1 for n in nodes), limit_s=120)
+        return nodes
+
+    def links(self, node):
+        """Return how many peers a node watches now."""
+        return sum(f.is_live for f in self.standing(node).followed) if node.node else 0
+
+    def standing(self, node):
+        """Return what a running node's DHT says of itself."""
+        return node.get(Kademlia).standing
+
+    async def equal(self, world, nodes, limit_s):
+        """Wait until stores are equal byte for byte; return the seconds and what they hold."""
+        began = anyio.current_time()
+        while True:
+            held = [await self.contents(n) for n in nodes]
+            if all(h == held[0] for h in held):
+                return anyio.current_time() - began, held[0]
+            world.check()
+            assert anyio.current_time() - began < limit_s, [len(h) for h in held]
+            await anyio.sleep(1)
+
+
+@pytest.fixture
+def live():
+    """What tests of live full nodes ask again and again."""
+    return LiveNodes()

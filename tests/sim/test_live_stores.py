@@ -1,0 +1,125 @@
+"""Live full nodes after trouble: stores that are equal again, byte for byte, with nobody's help.
+
+Owners publish once and never again here: what heals, heals by the full nodes alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import anyio
+import pytest
+
+from dht_kademlia.node import Kademlia
+from skycore.contracts.dht import Dht
+from skycore.contracts.store import ItemKey, Items
+from skycore.model.items import Kind, make_item
+
+RECONCILE_S = 300
+
+
+async def test_c34_w_restart_an_empty_full_node_is_complete_in_one_pass(world, live):
+    keeper, loser = await live.start(world, 2)
+    items = [live.item_by(keeper, f"writer {n}", "x" * 100) for n in range(3_500)]
+    outcomes = await keeper.get(Items).admit(items, sender=keeper.public)
+    assert all(o.accepted for o in outcomes)
+    await world.kill(loser)
+    loser.disk.clear()
+    await world.start(loser)
+    targets = {item.target for item in items}
+
+    def done():
+        return live.standing(loser).is_complete
+
+    assert await world.until(done, limit_s=30) < 30
+    held = await live.contents(loser)
+    assert targets <= {target for target, _ in held}
+    report = loser.get(Kademlia).stats.last_sync
+    assert report.complete
+    assert report.stored >= 3_500
+    assert report.refused == 0
+    await live.equal(world, [keeper, loser], limit_s=30)
+
+
+async def test_c11_o12_a_node_that_slept_through_a_delete_does_not_bring_it_back(world, live):
+    nodes = await live.start(world, 3)
+    item = await live.write_at(nodes[0], "alice", "soon gone")
+    await live.equal(world, nodes, limit_s=10)
+    sleeper = nodes[2]
+    await world.stop(sleeper)
+    await anyio.sleep(60)
+    grave = await live.delete_at(nodes[0], "alice")
+    await anyio.sleep(600)
+    await world.start(sleeper)
+    await world.until(lambda: live.links(sleeper) == 2, limit_s=60)
+    _, held = await live.equal(world, nodes, limit_s=60)
+    assert held[(item.target, 3)][1] == grave
+    for node in nodes:
+        found = await node.get(Dht).get(item.subject, item.salt, local=True)
+        assert found.item.kind == Kind.TOMBSTONE
+
+
+@pytest.mark.parametrize("jump_s", [0, 200])
+async def test_partition_and_heal_of_full_nodes_that_both_write_and_delete(world, live, jump_s):
+    nodes = await live.start(world, 5)
+    left, right = nodes[:3], nodes[3:]
+    for turn in range(20):
+        await live.write_at(nodes[turn % 5], f"writer {turn}", "before")
+    await live.equal(world, nodes, limit_s=10)
+    world.partition(left, right)
+    nodes[1].clock.offset_s = jump_s
+    sides = itertools.cycle([left, right])
+    for turn in range(60):
+        side, writer = next(sides), f"writer {turn % 25}"
+        node = side[turn % len(side)]
+        if turn % 7 == 0:
+            await live.delete_at(node, writer)
+        else:
+            await live.write_at(node, writer, f"during {turn}", must=False)
+        await anyio.sleep(5)
+    nodes[1].clock.offset_s = 0
+    assert await live.contents(left[0]) != await live.contents(right[0])
+    world.heal()
+    took, held = await live.equal(world, nodes, limit_s=RECONCILE_S)
+    assert took <= RECONCILE_S
+    assert len(held) >= 25
+
+
+async def test_what_was_written_while_nobody_listened_arrives_by_reconciling(world, live):
+    """The peer's log cannot tell of it: the reader's own store lost what it once had."""
+    nodes = await live.start(world, 2)
+    items = [await live.write_at(nodes[0], f"writer {n}", "kept") for n in range(50)]
+    await live.equal(world, nodes, limit_s=10)
+    lost = await live.contents(nodes[1])
+    keys = [k for k in lost if k[0] in {i.target for i in items[:20]}]
+    assert await nodes[1].get(Items).drop([ItemKey(*k) for k in keys]) == 20
+    took, _ = await live.equal(world, nodes, limit_s=2 * RECONCILE_S)
+    assert took <= 1.3 * RECONCILE_S
+
+
+async def test_two_nodes_of_one_key_at_once_do_not_break_the_others(world, live):
+    nodes = await live.start(world, 3)
+    (twin,) = world.prepare("fullnode", 1)
+    twin.secret, twin.public = nodes[2].secret, nodes[2].public
+    await world.start(twin)
+    for turn in range(30):
+        await live.write_at([*nodes, twin][turn % 4], f"writer {turn % 11}", f"{turn}", must=False)
+        own = (nodes[2], twin)[turn % 2]
+        identity = own.node.identity
+        await own.get(Dht).put(
+            make_item(
+                identity.network,
+                identity.secret,
+                salt=b"note",
+                seq=own.clock.wall_ns(),
+                until=own.clock.wall_s() + live.life_s,
+                v=f"twin {turn}".encode(),
+            )
+        )
+        await anyio.sleep(10)
+    world.check()
+    await live.equal(world, nodes[:2], limit_s=30)
+    await world.stop(twin)
+    await live.equal(world, nodes, limit_s=2 * RECONCILE_S)
+    found = await nodes[0].get(Dht).find_full_nodes()
+    assert sorted(found) == sorted({n.public for n in nodes})
