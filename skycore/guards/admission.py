@@ -8,7 +8,7 @@ that also run Python wait for each other longer than they save (measured: 0.53 o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import anyio
@@ -18,6 +18,7 @@ from skycore.contracts.runtime import Workers
 from skycore.contracts.store import Outcome, PutOutcome
 from skycore.errors import InvalidSignatureError, ItemError
 from skycore.guards.judge import Check, Claim, Evidence, Judge
+from skycore.guards.quota import Growth
 from skycore.model.items import Kind, Lease, MutableItem, RankedItem, StoredItem
 
 __all__ = ["Candidate", "Prover", "outcome_name", "seq_of"]
@@ -36,7 +37,7 @@ class Candidate:
     """An item (or a lease for one that is held) and what is known of it so far."""
 
     __slots__ = (
-        "cas", "checks", "claim", "evidence", "is_held",
+        "blocks", "cas", "checks", "claim", "evidence", "growth", "is_held",
         "item", "lease", "old", "outcome", "ranked",
     )  # fmt: skip
 
@@ -52,6 +53,10 @@ class Candidate:
         self.evidence: Evidence | None = None
         self.checks: tuple[Check, ...] = ()
         self.ranked: RankedItem | None = None
+        self.growth: Growth | None = None
+        """What the node will hold more; `Heads` knows it of a manifest."""
+        self.blocks: Mapping[bytes, bytes] | None = None
+        """Of a manifest that is complete: those of its blocks that are in hand."""
         self.outcome: PutOutcome | None = None
 
     @property

@@ -10,32 +10,36 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.runtime import Clock, Identity, Workers
 from skycore.contracts.store import (
-    ItemKey,
     Items,
     ItemStore,
     Outcome,
     PutOutcome,
-    Usage,
 )
 from skycore.errors import ItemError, PluginError, QuotaError, SeqTooLowError
 from skycore.events import Events
 from skycore.guards.admission import Candidate, Prover, outcome_name, seq_of
+from skycore.guards.blocks import PendingBlocks
+from skycore.guards.heads import Heads
 from skycore.guards.judge import Claim, Judge
 from skycore.guards.quota import GateSettings, Quotas
 from skycore.guards.reading import StoreFace
+from skycore.guards.storing import Storer
 from skycore.guards.trees import Trees
+from skycore.model.blocks import block_id
 from skycore.model.items import Kind, Lease, MutableItem, RankedItem, StoredItem
 from skycore.model.keys import short
-from skycore.model.limits import ENTRY_BYTES, LEASE_LIFETIME_MAX_S
+from skycore.model.limits import BLOCK_MAX, ENTRY_BYTES, LEASE_LIFETIME_MAX_S
+from skycore.model.manifest import read_manifest
 from skycore.tasks import every
 
 __all__ = ["Gate", "GateSettings", "open_gate"]
@@ -43,9 +47,11 @@ __all__ = ["Gate", "GateSettings", "open_gate"]
 log = logging.getLogger(__name__)
 CHUNK_ITEMS = 512
 LEASE_BYTES = 150
-SWEEP_FOR_ROOM_S = 5.0
 LOG_REFUSALS_S = 60.0
-_LISTING_SLACK = 3
+CHUNK_TREE_BYTES = 8 * 1024 * 1024
+"""A chunk ends where the manifests in it stand for more: their blocks are in memory at once."""
+HASHED_AT_ONCE = 128
+"""Blocks hashed between two breaths of the event loop: about 2 ms."""
 
 
 @asynccontextmanager
@@ -69,8 +75,13 @@ async def open_gate(
     quotas = Quotas(settings, identity.public, namespaces, events)
     judge = Judge(identity.network, identity.public, namespaces)
     trees = Trees(store, namespaces, workers)
-    gate = Gate(store, judge, quotas, Prover(judge, workers), trees, clock, identity.public)
-    quotas.refresh(await store.usage())
+    pending = PendingBlocks(
+        settings.sender_pending_bytes_max, settings.pending_bytes_max, identity.public
+    )
+    heads = Heads(store, namespaces, quotas, pending, workers, clock)
+    storer = Storer(store, quotas, heads, clock, identity.public)
+    gate = Gate(store, judge, quotas, Prover(judge, workers), trees, heads, storer, clock)
+    await storer.count()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(
             partial(every, settings.sweep_interval_s, gate.sweep, name="sweep", at_once=False)
@@ -89,14 +100,15 @@ class Gate(StoreFace):
         quotas: Quotas,
         prover: Prover,
         trees: Trees,
+        heads: Heads,
+        storer: Storer,
         clock: Clock,
-        own: bytes,
     ) -> None:
-        super().__init__(store, clock, trees)
+        super().__init__(store, clock, trees, storer)
+        self._heads = heads
         self._judge = judge
         self._quotas = quotas
         self._prover = prover
-        self._own = own
         self._counters: Counter[str] = Counter()
         self._log_after = clock.now()
 
@@ -104,25 +116,6 @@ class Gate(StoreFace):
     def counters(self) -> Mapping[str, int]:
         """How many puts and leases ended how, since the start: by outcome's or error's name."""
         return dict(self._counters)
-
-    # --- forgetting ------------------------------------------------------------------------------
-
-    async def drop(self, keys: Sequence[ItemKey]) -> int:
-        """Forget slots here."""
-        dropped = await self._store.drop(keys)
-        if dropped:
-            self._touch()
-        self._quotas.refresh(await self._store.usage())
-        return dropped
-
-    async def sweep(self) -> int:
-        """Drop what has expired, and count anew what is held."""
-        self._swept_at = self._clock.now()
-        dropped = await self._store.sweep(self._clock.wall_s())
-        if dropped:
-            self._touch()
-        self._quotas.refresh(await self._store.usage())
-        return dropped
 
     # --- judging and admitting -------------------------------------------------------------------
 
@@ -143,17 +136,30 @@ class Gate(StoreFace):
     ) -> Sequence[PutOutcome]:
         """Judge and store; one outcome an item, in order. `sender` is the authenticated peer."""
         outcomes: list[PutOutcome] = []
-        for start in range(0, len(items), CHUNK_ITEMS):
+        given = await self._take_in(blocks, sender) if blocks else {}
+        for start, end in _chunks(items):
             chunk = [
                 Candidate(items[i], cas[i] if cas else None, leases[i] if leases else None)
-                for i in range(start, min(start + CHUNK_ITEMS, len(items)))
+                for i in range(start, end)
             ]
-            await self._admit_chunk(chunk, sender, {})
+            await self._admit_chunk(chunk, sender, given)
             outcomes += self._told(chunk, sender)
         return outcomes
 
+    async def _take_in(self, blocks: Sequence[bytes], sender: bytes) -> dict[bytes, bytes] | None:
+        """Return blocks by their ids; None where the sender may hand in no more for now."""
+        if not self._quotas.take(sender, sum(map(len, blocks)), self._clock.now()):
+            return None
+        given: dict[bytes, bytes] = {}
+        for number, block in enumerate(blocks, 1):
+            if len(block) <= BLOCK_MAX:
+                given[block_id(block)] = block
+            if number % HASHED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        return given
+
     async def _admit_chunk(
-        self, chunk: Sequence[Candidate], sender: bytes, blocks: Mapping[bytes, bytes]
+        self, chunk: Sequence[Candidate], sender: bytes, given: Mapping[bytes, bytes] | None
     ) -> None:
         now_ns, now = self._clock.wall_ns(), self._clock.now()
         size = sum(len(candidate.item.v) for candidate in chunk) + ENTRY_BYTES * len(chunk)
@@ -162,7 +168,12 @@ class Gate(StoreFace):
             self._look(candidate, now_ns, None if is_paid else sender)
         await self._recognise([c for c in chunk if c.is_open])
         await self._prover.prove([c for c in chunk if c.is_open], sender, now_ns)
-        await self._store_proven([c for c in chunk if c.is_open and c.ranked], blocks)
+        heads = [c for c in chunk if c.item.kind == Kind.MANIFEST]
+        if heads:
+            await self._heads.complete([c for c in heads if c.is_open], given, sender)
+        await self._storer.put([c for c in chunk if c.is_open and c.ranked])
+        if heads:
+            self._heads.settle(heads, sender)
         for candidate in chunk:
             if candidate.is_open:  # held already
                 candidate.outcome = PutOutcome(Outcome.HELD, seq_of(candidate.old))
@@ -204,59 +215,6 @@ class Gate(StoreFace):
             return {}
         rows = await self._store.get(targets)
         return {(stored.target, stored.item_class): stored for row in rows for stored in row}
-
-    async def _store_proven(
-        self, proven: Sequence[Candidate], blocks: Mapping[bytes, bytes]
-    ) -> None:
-        await self._reserve(proven)
-        ready = [(c, c.ranked) for c in proven if c.is_open and c.ranked]
-        if not ready:
-            return
-        results: Sequence[PutOutcome] = ()
-        try:
-            await self._clear_dead([c for c, _ in ready])
-            results = await self._store.put_many([ranked for _, ranked in ready], blocks)
-        finally:
-            for index, (candidate, ranked) in enumerate(ready):
-                outcome = results[index] if results else None
-                is_stored = outcome is not None and outcome.code == Outcome.STORED
-                self._quotas.settle(ranked, candidate.old, is_stored=is_stored)
-                candidate.outcome = outcome
-        if any(outcome.code == Outcome.STORED for outcome in results):
-            self._touch()
-
-    async def _reserve(self, proven: Sequence[Candidate]) -> None:
-        if not proven:
-            return
-        if not self._quotas.has_room((c.ranked, c.old) for c in proven if c.ranked) and (
-            self._clock.now() - self._swept_at >= SWEEP_FOR_ROOM_S
-        ):
-            await self.sweep()
-        signers = list(dict.fromkeys(c.item.signer for c in proven if c.item.signer != self._own))
-        usage = await self._store.signer_usage(signers) if signers else ()
-        used = dict(zip(signers, usage, strict=True))
-        for candidate in proven:
-            try:
-                if candidate.ranked is not None:
-                    mine = used.get(candidate.item.signer, Usage(0, 0))
-                    self._quotas.reserve(candidate.ranked, candidate.old, mine)
-            except QuotaError as error:
-                candidate.refuse(error)
-
-    async def _clear_dead(self, ready: Sequence[Candidate]) -> None:
-        """Make way where an expired item, not swept yet, would still outrank or answer a cas."""
-        now_s = self._clock.wall_s()
-        dead = [
-            ItemKey(c.old.target, c.old.item_class)
-            for c in ready
-            if c.old
-            and c.ranked
-            and c.old.until <= now_s
-            and (c.ranked.rank < c.old.rank or c.cas is not None)
-        ]
-        if dead:
-            await self._store.drop(dead)
-            self._touch()
 
     # --- leases ----------------------------------------------------------------------------------
 
@@ -302,9 +260,7 @@ class Gate(StoreFace):
         with_lease = [(c, c.claim.lease) for c in chunk if c.claim and c.claim.lease]
         if not with_lease:
             return
-        results = await self._store.renew([lease for _, lease in with_lease], now_ns)
-        if any(outcome.code == Outcome.RENEWED for outcome in results):
-            self._touch()
+        results = await self._storer.renew([lease for _, lease in with_lease], now_ns)
         for (candidate, _), outcome in zip(with_lease, results, strict=True):
             before = candidate.outcome
             if before is None or (before.code == Outcome.HELD and outcome.accepted):
@@ -333,6 +289,26 @@ class Gate(StoreFace):
                 outcome_name(first.code),
                 first.text,
             )
+
+
+def _chunks(items: Sequence[MutableItem]) -> Iterator[tuple[int, int]]:
+    """Yield stretches that are judged and stored together."""
+    start = size = 0
+    for number, item in enumerate(items):
+        more = _tree_bytes(item) if item.kind == Kind.MANIFEST else 0
+        if number - start == CHUNK_ITEMS or (number > start and size + more > CHUNK_TREE_BYTES):
+            yield start, number
+            start, size = number, 0
+        size += more
+    if items:
+        yield start, len(items)
+
+
+def _tree_bytes(item: MutableItem) -> int:
+    try:
+        return read_manifest(item.v).bytes
+    except ItemError:
+        return 0  # refused later, by name
 
 
 _FORGED = frozenset({205, 206, 207, 303})

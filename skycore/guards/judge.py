@@ -44,10 +44,12 @@ from skycore.model.limits import (
     LEASE_LIFETIME_MAX_S,
     SALT_MAX,
     SEQ_MAX,
+    SET_INLINE_MAX,
     SUBJECT_MAX,
     TOMBSTONE_LIFETIME_S,
     VALUE_MAX,
 )
+from skycore.model.manifest import Manifest, read_manifest
 from skycore.model.network import NetworkConstants
 
 __all__ = ["Check", "Claim", "Evidence", "Judge", "sort_class"]
@@ -75,7 +77,6 @@ class Evidence(NamedTuple):
     """A claim whose value fits, and the signatures that would prove it."""
 
     claim: Claim
-    refs: tuple[bytes, ...]
     signed: bytes
     digest: bytes
     checks: tuple[Check, ...]
@@ -225,15 +226,15 @@ class Judge:
         Raises `ItemError`s. A delegation is checked here, once while it is in use.
         """
         item, lease = claim.item, claim.lease
-        refs = self._check_value(item)
+        self._check_value(item)
         if item.delegation is not None:
             self._prove_delegation(item.delegation)
         signed = item_signed_bytes(self._network, item)
         digest = item_digest(signed)
         if lease is None:
-            return Evidence(claim, refs, signed, digest, ((item.signer, signed, item.sig),))
+            return Evidence(claim, signed, digest, ((item.signer, signed, item.sig),))
         checks = (item.signer, signed, item.sig), self.lease_check(item.signer, digest, lease)
-        return Evidence(claim, refs, signed, digest, checks)
+        return Evidence(claim, signed, digest, checks)
 
     def lease_check(self, signer: bytes, digest: bytes, lease: Lease) -> Check:
         """Return the check of a lease for the item with this digest."""
@@ -259,7 +260,7 @@ class Judge:
         The rank covers all that is not in the signed bytes, or stores that saw the same items
         could keep different ones: the signature, and a delegation's after it.
         """
-        claim, refs, signed, digest, _ = evidence
+        claim, signed, digest, _ = evidence
         item = claim.item
         if not verdicts[0]:
             raise InvalidSignatureError("the signature is not the signer's over this item")
@@ -267,28 +268,30 @@ class Judge:
             raise InvalidSignatureError("the lease is not signed by the item's signer")
         proof = item.sig if item.delegation is None else item.sig + item.delegation.sig
         rank = item_rank(item.seq, signed, proof)
-        return RankedItem(
-            claim.target, claim.item_class, rank, digest, item, sender, now_ns, cas, refs
-        )
+        return RankedItem(claim.target, claim.item_class, rank, digest, item, sender, now_ns, cas)
 
-    def _check_value(self, item: MutableItem) -> tuple[bytes, ...]:
-        """Return the hashes of the blocks that the value stands on: none, for a plain value.
+    def _check_value(self, item: MutableItem) -> None:
+        """Check what stands in the item itself.
 
-        This is where manifests plug in: their refs are the root's children (C18-C20). Until the
-        node keeps blocks, an item that it could not serve is refused.
+        The blocks that a manifest stands on are looked for when its signature is known to be good.
         """
-        if item.kind == Kind.MANIFEST:
-            raise NamespaceError("this node does not keep values in blocks yet")
-        if item.kind == Kind.TOMBSTONE:
-            if item.v:
-                raise NamespaceError("a tombstone carries no value")
-            return ()
-        namespace = self._namespaces.find(item.salt)
-        if namespace is not None:
-            body = namespace.decode(item.v)
-            if namespace.check is not None:
-                namespace.check(item.subject, body)
-        return ()
+        if item.kind == Kind.VALUE:
+            self._namespaces.check(item.salt, item.subject, item.v)
+        elif item.kind == Kind.MANIFEST:
+            self._check_manifest(item.salt, read_manifest(item.v))
+        elif item.v:
+            raise NamespaceError("a tombstone carries no value")
+
+    def _check_manifest(self, salt: bytes, manifest: Manifest) -> None:
+        """Refuse what its tree could not make right."""
+        namespace = self._namespaces.find(salt)
+        least = SET_INLINE_MAX if namespace is None else namespace.inline_max
+        if manifest.bytes <= least:
+            raise NamespaceError(f"a value of {manifest.bytes} bytes stands in the item itself")
+        if namespace is not None and manifest.version != namespace.version:
+            raise NamespaceError(
+                f"namespace {salt!r} is at version {namespace.version}, not {manifest.version}"
+            )
 
     def _prove_delegation(self, token: Delegation) -> None:
         """Check a delegation's signature, once while it is in use.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -19,10 +20,10 @@ from skycore.contracts.settings import PluginSettings
 from skycore.contracts.store import CapacityChanged, Usage
 from skycore.errors import QuotaError
 from skycore.events import Events
-from skycore.model.items import ItemClass, RankedItem, StoredItem
+from skycore.model.items import ItemClass, RankedItem
 from skycore.model.keys import PubKey
 
-__all__ = ["GateSettings", "Quotas"]
+__all__ = ["GateSettings", "Growth", "Quotas"]
 
 log = logging.getLogger(__name__)
 SENDERS_REMEMBERED_MAX = 4_096
@@ -35,19 +36,30 @@ class GateSettings(PluginSettings):
     items_max: int = Field(default=100_000, ge=0)
     """Items held, of all signers and salts together."""
     value_bytes_max: int = Field(default=128 * 1024 * 1024, ge=0)
-    """Bytes of values held, all together."""
+    """Bytes of values held, and of the blocks that they stand on, all together."""
     signer_items_max: int = Field(default=1_000, ge=0)
     """Items of one signer, as owner or as a subject's delegate."""
     signer_bytes_max: int = Field(default=16 * 1024 * 1024, ge=0)
-    """Bytes of values of one signer, as owner or as a subject's delegate."""
+    """Bytes of values and blocks of one signer, as owner or as a subject's delegate."""
     mirror_items_max: int = Field(default=100_000, ge=0)
     """Items of one mirror that the network's authority has delegated to."""
     unknown_items_max: int = Field(default=10_000, ge=0)
     """Items under salts that no active plugin has declared, all together."""
     sender_bytes_per_minute: int = Field(default=256 * 1024 * 1024, ge=0)
-    """What one peer may hand in, refused items included; values, and 300 bytes an item."""
+    """What one peer may hand in, refused included: values, blocks, and 300 bytes an item."""
+    sender_pending_bytes_max: int = Field(default=48 * 1024 * 1024, ge=0)
+    """Blocks of one peer that wait for the rest of their records; one record has 32 MiB at most."""
+    pending_bytes_max: int = Field(default=96 * 1024 * 1024, ge=0)
+    """Blocks of all peers together that wait for the rest of their records."""
     sweep_interval_s: float = Field(default=60.0, gt=0)
     """Pause between two sweeps of expired items."""
+
+
+class Growth(NamedTuple):
+    """What a node holds more once an item has taken its place: as its store's Usage counts."""
+
+    items: int
+    bytes: int
 
 
 class Quotas:
@@ -84,11 +96,10 @@ class Quotas:
         ):
             self._say(is_full=False)
 
-    def has_room(self, wanted: Iterable[tuple[RankedItem, StoredItem | None]]) -> bool:
+    def has_room(self, wanted: Iterable[tuple[RankedItem, Growth]]) -> bool:
         """Tell whether all of these fit the node's totals by the estimate."""
         items, size, unknown = self._items, self._bytes, self._unknown
-        for ranked, old in wanted:
-            more, bigger = _added(ranked, old)
+        for ranked, (more, bigger) in wanted:
             items += more
             size += bigger
             if more and self._is_unknown(ranked):
@@ -113,12 +124,17 @@ class Quotas:
             self._senders.popitem(last=False)
         return allowed
 
-    def reserve(self, ranked: RankedItem, old: StoredItem | None, used: Usage) -> None:
-        """Take a place before storing. Raises `QuotaError`; `used` is the signer's usage."""
-        items, size = _added(ranked, old)
+    def check(self, ranked: RankedItem, growth: Growth, used: Usage) -> None:
+        """Tell whether there is a place. Raises `QuotaError`; `used` is the signer's usage."""
+        items, size = growth
         if ranked.item.signer != self._own and (items or size > 0):
             self._check_signer(ranked, items, size, used)
             self._check_total(ranked, items, size)
+
+    def reserve(self, ranked: RankedItem, growth: Growth, used: Usage) -> None:
+        """Take a place before storing. Raises `QuotaError`; `used` is the signer's usage."""
+        self.check(ranked, growth, used)
+        items, size = growth
         self._items += items
         self._bytes += size
         if items and self._is_unknown(ranked):
@@ -128,9 +144,9 @@ class Quotas:
         on_way[1] += size
         on_way[2] += 1
 
-    def settle(self, ranked: RankedItem, old: StoredItem | None, *, is_stored: bool) -> None:
+    def settle(self, ranked: RankedItem, growth: Growth, *, is_stored: bool) -> None:
         """End a reservation: the store counts the item now, or it was not stored."""
-        items, size = _added(ranked, old)
+        items, size = growth
         on_way = self._on_way[ranked.item.signer]
         on_way[0] -= items
         on_way[1] -= size
@@ -177,10 +193,3 @@ class Quotas:
         else:
             log.info("room for new items again items=%d bytes=%d", self._items, self._bytes)
         self._events.publish(CapacityChanged(is_full, self._items, self._bytes))
-
-
-def _added(ranked: RankedItem, old: StoredItem | None) -> tuple[int, int]:
-    """Return how many items and bytes more are held once this one has replaced `old`."""
-    if old is None:
-        return 1, len(ranked.item.v)
-    return 0, len(ranked.item.v) - len(old.item.v)

@@ -19,6 +19,7 @@ from skycore.contracts.store import (
     ItemStore,
     Usage,
 )
+from skycore.guards.storing import Storer
 from skycore.guards.trees import Trees
 from skycore.model.items import Cursor, MutableItem, StoredItem
 
@@ -30,14 +31,13 @@ _LISTING_SLACK = 3
 
 
 class StoreFace:
-    """The reading half of a gate. The other half says what changed, by `_touch`."""
+    """The half of a gate that judges nothing: what it shows, and what it forgets."""
 
-    def __init__(self, store: ItemStore, clock: Clock, trees: Trees) -> None:
+    def __init__(self, store: ItemStore, clock: Clock, trees: Trees, storer: Storer) -> None:
         self._store = store
         self._clock = clock
         self._trees = trees
-        self._swept_at = clock.now()
-        self._news: Event | None = None
+        self._storer = storer
 
     @property
     def store_id(self) -> bytes:
@@ -68,15 +68,7 @@ class StoreFace:
 
     def changed(self) -> Event:
         """Return an event that is set when the store changes next; take it before reading."""
-        if self._news is None:
-            self._news = Event()
-        return self._news
-
-    def _touch(self) -> None:
-        """Tell those who wait that the store has changed."""
-        if self._news is not None:
-            self._news.set()
-            self._news = None
+        return self._storer.changed()
 
     async def listing(
         self, salt: bytes | None, low: bytes, high: bytes, limit: int
@@ -98,13 +90,17 @@ class StoreFace:
         A store's sums are of what it holds: what has expired since the last sweep goes first, or
         two nodes that hold the same would differ by when they swept.
         """
-        if self._clock.now() - self._swept_at >= FRESH_SWEEP_S:
-            await self.sweep()
+        if self._clock.now() - self._storer.swept_at >= FRESH_SWEEP_S:
+            await self._storer.sweep()
         return await self._store.fingerprints(salt, ranges)
 
+    async def drop(self, keys: Sequence[ItemKey]) -> int:
+        """Forget slots here."""
+        return await self._storer.drop(keys)
+
     async def sweep(self) -> int:
-        """Drop what has expired."""
-        raise NotImplementedError
+        """Drop what has expired, and count anew what is held."""
+        return await self._storer.sweep()
 
     async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
         """Return replaced items of a target, newest arrival first, expired or not."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from skycore.contracts.namespace import Form, Namespaces
+from skycore.contracts.namespace import Namespaces
 from skycore.contracts.runtime import Workers
 from skycore.contracts.store import ItemStore
-from skycore.errors import MissingBlocksError, NamespaceError
+from skycore.errors import MissingBlocksError
 from skycore.model.items import Kind, MutableItem
 from skycore.model.limits import TREE_DEPTH_MAX
-from skycore.model.trie import children, harvest, is_set, read_manifest
+from skycore.model.trie import children, harvest, read_manifest
 
 __all__ = ["INLINE_BYTES_MAX", "Trees"]
 
@@ -66,12 +66,5 @@ class Trees:
         Raises `MissingBlocksError`, `NamespaceError`.
         """
         manifest = read_manifest(item.v)
-        value = harvest(manifest, blocks.get)
-        namespace = self._namespaces.find(item.salt)
-        if namespace is not None:
-            if is_set(blocks[manifest.root]) != (namespace.form is Form.SET):
-                raise NamespaceError("a set where a single value belongs, or the other way round")
-            body = namespace.decode(value)
-            if namespace.check is not None:
-                namespace.check(item.subject, body)
-        return value
+        self._namespaces.check_tree(item.salt, item.subject, manifest, blocks.get)
+        return harvest(manifest, blocks.get)

@@ -26,6 +26,7 @@ from skycore.model.items import (
 )
 from skycore.model.keys import ED25519, SecretKey
 from skycore.model.network import NetworkConstants
+from skycore.model.trie import Tree
 from skycore.testing.fakes import FakeClock, InlineWorkers, SeededEntropy, identity
 from store_memory.service import open_memory_store
 from store_memory.settings import MemoryStoreSettings
@@ -119,6 +120,17 @@ class House:
             kind=kind,
             delegation=delegation,
         )
+
+    def tree(self, salt: bytes, value: bytes, subject: str = "alice") -> Tree:
+        """Plant a value that is too large to stand inline."""
+        tree = self.namespaces.plant(salt, self.public(subject), value)
+        assert tree is not None
+        return tree
+
+    def head(self, tree: Tree, signer: str = "alice", **more: Any) -> MutableItem:
+        """Return the manifest item of a tree."""
+        more = {"salt": b"tags", "life_s": 300} | more
+        return self.item(signer, v=tree.manifest, kind=Kind.MANIFEST, **more)
 
     def delegation(
         self, issuer: str, delegate: str, *, salt: bytes = b"note", life_s: int = 86_400

@@ -441,10 +441,10 @@ async def test_a_store_that_fails_fails_the_call_and_leaks_no_place(open_house):
             raise StoreError("the disk is full")
 
     async with open_house(items_max=1) as house:
-        sound = house.gate._store
-        house.gate._store = Broken(sound)
+        sound = house.gate._storer._store
+        house.gate._storer._store = Broken(sound)
         for n in range(3):
             with pytest.raises(StoreError):
                 await house.put(house.item(f"k{n}"))
-        house.gate._store = sound
+        house.gate._storer._store = sound
         assert await house.put(house.item()) == [STORED]

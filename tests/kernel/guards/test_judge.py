@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skycore.contracts.namespace import Form, Namespace
 from skycore.errors import (
     ExpiredError,
     InvalidSignatureError,
@@ -35,8 +36,10 @@ from skycore.model.limits import (
     LEASE_LIFETIME_MAX_S,
     SALT_MAX,
     SEQ_MAX,
+    SET_INLINE_MAX,
     SUBJECT_MAX,
     TOMBSTONE_LIFETIME_S,
+    TREE_BYTES_MAX,
     VALUE_MAX,
 )
 from skycore.model.network import NetworkConstants
@@ -44,6 +47,7 @@ from skycore.testing.fakes import identity
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 NS = 10**9
+TAGS = Namespace(b"tags", 1, str, Form.SET, {ItemClass.OWNER: 300})
 NOTE_LIFE_S = 3_600
 UNKNOWN_LIFE_S = 7_200
 replace = msgspec.structs.replace
@@ -141,8 +145,31 @@ async def test_other_kinds_are_refused(house, kind):
     refused(house, replace(house.item(), kind=kind), ItemError, words="kind")
 
 
-async def test_a_manifest_is_refused_by_name(house):
-    refused(house, house.item(kind=Kind.MANIFEST), NamespaceError, words="blocks")
+@pytest.mark.parametrize(
+    ("salt", "fields", "words"),
+    [
+        (b"note", (1, 1, VALUE_MAX, bytes(32)), "in the item itself"),
+        (b"tags", (1, 9, SET_INLINE_MAX, bytes(32)), "in the item itself"),
+        (b"unknown", (0, 1, SET_INLINE_MAX, bytes(32)), "in the item itself"),
+        (b"note", (2, 1, VALUE_MAX + 1, bytes(32)), "version 1, not 2"),
+        (b"note", (1, 1, TREE_BYTES_MAX + 1, bytes(32)), "at most"),
+        (b"note", (1, 1, VALUE_MAX + 1, bytes(31)), "not a manifest"),
+        (b"note", (1, 1, VALUE_MAX + 1, bytes(32), 5), "not a manifest"),
+        (b"note", (1, 0, VALUE_MAX + 1, bytes(32)), "0 entries"),
+    ],
+)
+async def test_c18_a_manifest_is_judged_before_its_blocks(house, salt, fields, words):
+    v = msgspec.msgpack.encode(fields)
+    item = house.item(kind=Kind.MANIFEST, salt=salt, v=v, life_s=300)
+    refused(house, item, NamespaceError, words=words)
+
+
+async def test_c22_a_set_too_large_to_stand_inline_is_refused(house):
+    fits = TAGS.encode([f"{n:04}" for n in range(818)])
+    assert len(fits) <= SET_INLINE_MAX
+    assert house.gate.judge(house.item(salt=b"tags", v=fits, life_s=300))
+    bigger = TAGS.encode([f"{n:04}" for n in range(820)])
+    refused(house, house.item(salt=b"tags", v=bigger, life_s=300), NamespaceError, words="blocks")
 
 
 async def test_d3_d4_bytes_do_not_move_between_fields(house):
