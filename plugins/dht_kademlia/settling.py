@@ -149,6 +149,9 @@ class Settling:
             if self._salt in (None, item.salt) and item.target in wanted
         ]
         self._unasked(len(reply.items) - len(kept))
+        gone = len(wanted) - len({item.target for item, _ in kept})
+        if gone:  # it ended or was dropped there; or it never was
+            self.reason(f"{gone} listed targets were gone when they were asked for")
         if kept:
             items, with_them = zip(*kept, strict=True)
             outcomes = await admit_from(
