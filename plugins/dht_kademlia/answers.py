@@ -56,6 +56,11 @@ class Answers:
                 return Outcomes(tuple(await self._put(peer, request.puts)))
             case GetItems():
                 return await self._get_items(request)
+            case GetBlocks():
+                blocks = await blocks_below(
+                    self._node.items, request.hashes, deep=request.deep, bytes_max=BLOCKS_BYTES_MAX
+                )
+                return Blocks(tuple(blocks))
             case Reconcile():
                 return await answer_ranges(self._node.items, request)
             case _:
@@ -104,8 +109,10 @@ class Answers:
                 blocks=[block for put in puts for block in put.blocks],
                 leases=[puts[index].lease for index, _ in items],
             )
-            for (index, _), outcome in zip(items, outcomes, strict=True):
+            for (index, item), outcome in zip(items, outcomes, strict=True):
                 answers[index] = self._stored(outcome)
+                if outcome.accepted:
+                    self._node.credit(item, peer)
         if leases:
             renewed = await self._node.items.renew([lease for _, lease in leases], sender=peer)
             for (index, _), outcome in zip(leases, renewed, strict=True):

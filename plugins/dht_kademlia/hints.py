@@ -16,9 +16,10 @@ from dht_kademlia.core.holders import version_of
 from dht_kademlia.core.messages import ErrorCode, PutValue
 from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import PutReport
-from skycore.contracts.store import Outcome
+from skycore.contracts.store import ItemKey, Outcome
+from skycore.errors import CasMismatchError
 from skycore.model.addresses import Contact
-from skycore.model.items import StoredItem
+from skycore.model.items import MutableItem, StoredItem
 from skycore.model.keys import short
 
 __all__ = ["hand_over", "note_report"]
@@ -29,7 +30,15 @@ PEERS_AT_ONCE: Final = 8
 
 
 def note_report(node: Kademlia, load: PutValue, report: PutReport) -> None:
-    """Note from a put's report who is owed its item, and who holds it."""
+    """Note from a put's report who is owed its item, and who holds it.
+
+    A put that expected something and was refused by whoever decided is owed to nobody; and what our
+    own store took of it when nobody else was there to decide is taken back, so that no replica of
+    it spreads later.
+    """
+    if load.cas is not None and load.item and report.outcome.code == CasMismatchError.code:
+        node.later(_take_back, node, load.item)
+        return
     held = load.item or load.lease
     if held is None:
         return
@@ -40,6 +49,12 @@ def note_report(node: Kademlia, load: PutValue, report: PutReport) -> None:
             node.hints.owe(replica.peer, target, now)
         elif version and replica.code <= Outcome.HELD:
             node.holders.took(version, replica.peer, now)
+
+
+async def _take_back(node: Kademlia, item: MutableItem) -> None:
+    for stored in await node.items.get(item.target):
+        if stored.item == item:
+            await node.items.drop([ItemKey(stored.target, stored.item_class)])
 
 
 async def hand_over(node: Kademlia) -> int:

@@ -19,7 +19,7 @@ from dht_kademlia.client import Client, Meter
 from dht_kademlia.core.contacts import has_global
 from dht_kademlia.core.crates import Sent
 from dht_kademlia.core.hints import Hints
-from dht_kademlia.core.holders import DUTY, Holders
+from dht_kademlia.core.holders import DUTY, Holders, version_of
 from dht_kademlia.core.lookup import PATIENCE_S, Lookup
 from dht_kademlia.core.messages import FindNode, Message, Nodes, Ping, Pong
 from dht_kademlia.core.routing_table import K, RoutingTable
@@ -153,6 +153,11 @@ class Kademlia:
         if item.signer == self.identity.public:
             return True
         return self.table.closer_than_self(int.from_bytes(item.target, "big")) < DUTY
+
+    def credit(self, item: MutableItem, public: bytes) -> None:
+        """Note that a contact holds an item."""
+        if self.sees_to(item):
+            self.holders.took(version_of(item), public, self.clock.now())
 
     def lost(self, public: bytes) -> None:
         """Note that a key did not answer."""

@@ -48,6 +48,9 @@ async def place(
     limit_s = CALL_TIMEOUT_S + _blocks_s(await cargo.bytes_below(index))
     placement = Placement(contacts, now=node.clock.now(), limit_s=limit_s, k=wanted)
     wake = anyio.Event()
+    load = cargo.loads[index]
+    held = load.item or load.lease
+    target = held.target if held else b""
 
     async def one(contact: Contact) -> None:
         def told(_: int, said: Stored) -> None:
@@ -55,6 +58,7 @@ async def place(
                 placement.failed(contact.public, said.text)
             else:
                 placement.answered(replica_of(contact, said), node.clock.now())
+                node.hints.settled(contact.public, target)
 
         await carry(cargo, contact, (index,), told)
         launch()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from dht_kademlia.core.holders import version_of
 from dht_kademlia.core.lookup import READ_QUORUM, Lookup
 from dht_kademlia.core.messages import GetValue, PutValue, Value, known_rank, lease_of
 from dht_kademlia.core.routing_table import K
@@ -120,8 +121,8 @@ async def read(
     """
     target = mutable_item_target(subject, salt)
     if local:
-        found = await node.items.get(target, age_max_s=age_max_s)
-        return found[0] if found else None
+        fresh = await node.items.get(target, age_max_s=age_max_s)
+        return fresh[0] if fresh else None
     held = await node.items.get(target)
     own = held[0] if held else None
     bound = node.settings.local_age_max_s if age_max_s is None else age_max_s
@@ -131,6 +132,9 @@ async def read(
     reading = _Read(node, target, own, K if age_max_s == 0 else READ_QUORUM)
     await node.walk(reading.lookup, reading.ask)
     node.stats.lookups[reading.lookup.outcome.value] += 1
+    if found := reading.best or own:
+        for contact in reading.lacking:
+            node.holders.lacks(version_of(found.item), contact.public)
     if reading.best is None:
         stale = own and age_max_s is not None and _age_s(node, own) > age_max_s
         return None if stale and not reading.confirmed else own
