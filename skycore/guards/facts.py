@@ -29,14 +29,18 @@ from skycore.model.items import (
     mutable_item_target,
 )
 from skycore.model.keys import short
-from skycore.model.limits import SALT_MAX, SUBJECT_MAX, TOMBSTONE_LIFETIME_S, TREE_BYTES_MAX
+from skycore.model.limits import (
+    CLOCK_SKEW_MAX_S,
+    SALT_MAX,
+    SUBJECT_MAX,
+    TOMBSTONE_LIFETIME_S,
+    TREE_BYTES_MAX,
+)
 from skycore.model.trie import Tree
 
 __all__ = ["Plan", "Planner", "Record", "Step"]
 
 _FOREVER_S = 2**62
-_AHEAD_S = 120
-"""A life further beyond its longest than this was stamped by a clock that has since gone back."""
 
 
 class Step(Enum):
@@ -97,8 +101,8 @@ class Plan:
         if self.fact.v is None:
             return Step.NOTHING
         half_s = self.lifetime_s // 2
-        if record.until > now_s + self.lifetime_s + _AHEAD_S:
-            return Step.SIGN
+        if record.until > now_s + self.lifetime_s + CLOCK_SKEW_MAX_S:
+            return Step.SIGN  # stamped while our clock ran ahead: nobody else has taken that
         if not record.is_confirmed:
             return Step.LEASE
         if record.until - now_s > half_s:

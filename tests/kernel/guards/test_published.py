@@ -132,19 +132,42 @@ async def test_c13_l13_a_restart_with_the_clock_set_back(net, has_disk, set_back
             assert stored.until > peer.clock.wall_s() + HOUR_S - 1
 
 
-async def test_c13_a_clock_that_goes_back_while_we_run_does_not_let_records_die(net):
-    """Lives stamped by a clock that was ahead are not believed: signed anew, then leased again."""
-    house, peer, mirror = net
-    house.clock.wall_offset_s = peer.clock.wall_offset_s = 1_000
-    async with publishing(house, [mirror], MemoryFiles()) as publisher:
-        await publisher.publish(tags(house))
-        house.clock.wall_offset_s = peer.clock.wall_offset_s = 0
-        for _minute in range(60):
-            await publisher.publish(tags(house))
-            (stored,) = await peer.gate.get(mutable_item_target(house.me.public, b"tags"))
-            assert stored.until > peer.clock.wall_s() + 60
-            house.clock.advance(60)
-            peer.clock.advance(60)
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_c3_what_only_we_took_while_our_clock_ran_ahead_goes_out_when_it_is_right(
+    net, restarted
+):
+    """Two days ahead: our own store believes us, nobody else does; then the clock is corrected."""
+    house, peer, _ = net
+    files, fact = MemoryFiles(), tags(house)
+
+    class Both(PeersMirror):
+        """As the DHT reports: our own store's outcome, and the replicas'."""
+
+        async def mirror(self, items, **more):
+            reports = await super().mirror(items, **more)
+            own = await house.gate.admit(
+                items, sender=house.me.public, blocks=tuple((more["blocks"] or {}).values())
+            )
+            return [
+                msgspec.structs.replace(report, outcome=outcome)
+                for report, outcome in zip(reports, own, strict=True)
+            ]
+
+    both = Both("dht", [peer.gate], house.me.public)
+    house.clock.wall_offset_s = 2 * 86_400
+    async with publishing(house, [both], files) as publisher:
+        published = await publisher.publish(fact)
+        assert (published.reports[0].stored, published.reports[0].replicas[0].code) == (1, 303)
+        if not restarted:
+            house.clock.wall_offset_s = 0
+            published = await publisher.publish(fact)
+    if restarted:
+        house.clock.wall_offset_s = 0
+        async with publishing(house, [both], files) as publisher:
+            published = await publisher.publish(fact)
+    assert published.reports[0].stored == 2
+    (stored,) = await peer.gate.get(mutable_item_target(house.me.public, b"tags"))
+    assert await peer.gate.value(stored) == fact.v
 
 
 async def test_a_delegate_s_records_are_remembered_too(net):
