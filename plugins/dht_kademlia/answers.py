@@ -11,8 +11,10 @@ from dht_kademlia.core.messages import (
     FEATURES,
     VERSION,
     Batch,
+    Blocks,
     ErrorCode,
     FindNode,
+    GetBlocks,
     GetItems,
     GetValue,
     ItemLease,
@@ -28,13 +30,23 @@ from dht_kademlia.core.messages import (
     known_rank,
 )
 from dht_kademlia.node import Kademlia
+from dht_kademlia.serve_blocks import blocks_below, blocks_of
 from dht_kademlia.serve_ranges import answer_ranges
 from skycore.contracts.store import ChangeFilter, PutOutcome
 from skycore.errors import CursorInvalidError, NotClosestError, RemoteProtocolError
 from skycore.model.items import Cursor, Lease, MutableItem
-from skycore.model.limits import PAGE_BYTES_MAX, PAGE_ITEMS_MAX, SEQ_MAX
+from skycore.model.limits import (
+    BLOCKS_BYTES_MAX,
+    MISSING_MAX,
+    PAGE_BYTES_MAX,
+    PAGE_ITEMS_MAX,
+    SEQ_MAX,
+)
 
 __all__ = ["Answers"]
+
+BATCH_MISSING_MAX = 16 * MISSING_MAX
+"""Hashes of missing blocks that one answer to a batch names, at 34 bytes each."""
 
 
 class Answers:
@@ -53,7 +65,7 @@ class Answers:
             case PutValue():
                 return (await self._put(peer, (request,)))[0]
             case Batch():
-                return Outcomes(tuple(await self._put(peer, request.puts)))
+                return Outcomes(_brief(await self._put(peer, request.puts)))
             case GetItems():
                 return await self._get_items(request)
             case GetBlocks():
@@ -84,7 +96,9 @@ class Answers:
                 if stored.lease:
                     leases.append(ItemLease(len(items), stored.lease))
                 items.append(stored.item)
-        return Value(tuple(items), self._node.near(target), held, tuple(leases))
+        room = max(0, min(request.blocks_bytes_max, BLOCKS_BYTES_MAX))
+        blocks = await blocks_of(self._node.items, items, room) if room else ()
+        return Value(tuple(items), self._node.near(target), held, tuple(leases), tuple(blocks))
 
     async def _put(self, peer: bytes, puts: Sequence[PutValue]) -> list[Stored]:
         """Admit what lies near in one go; leases alone are renewals."""
@@ -142,6 +156,19 @@ class Answers:
             page.cursor.encode(),
             tuple(ItemLease(at, e.lease) for at, e in enumerate(fresh) if e.lease),
         )
+
+
+def _brief(answers: Sequence[Stored]) -> tuple[Stored, ...]:
+    """Cut the names of missing blocks to what a reply holds, one of each put at least."""
+    left = BATCH_MISSING_MAX
+    brief = []
+    for answer in answers:
+        if answer.missing:
+            named = answer.missing[: max(1, left)]
+            left -= len(named)
+            answer = Stored(answer.code, answer.seq, answer.text, named)
+        brief.append(answer)
+    return tuple(brief)
 
 
 def _number(target: bytes) -> int:

@@ -19,6 +19,7 @@ import msgspec
 
 from dht_kademlia.core.messages import ErrorCode, GetItems, Page
 from dht_kademlia.core.pages import PageJudge
+from dht_kademlia.fetch import admit_from
 from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import SyncReport
 from skycore.contracts.runtime import Files
@@ -141,7 +142,9 @@ class _Pull:
             async with anyio.create_task_group() as tasks:
                 if page.has_more:
                     tasks.start_soon(self._prefetch, page.cursor, following)
-                await self._admit(items, page.leases)
+                lost = await self._admit(items, page.leases)
+            if lost is not None:
+                raise lost
             self._advance(page.cursor)
             if progress:
                 progress(self.received, page.has_more)
@@ -204,14 +207,19 @@ class _Pull:
 
     async def _admit(
         self, items: Sequence[tuple[MutableItem, Lease | None]], leases: Sequence[Lease]
-    ) -> None:
-        sender = self._contact.public
+    ) -> TransportError | None:
+        """Take a page in. Returns what ended it where the peer was lost: then it comes again."""
+        node, contact = self._node, self._contact
         if items:
             bare, with_them = zip(*items, strict=True)
             held = with_them if any(with_them) else None
-            self._count(await self._node.items.admit(bare, sender=sender, leases=held))
+            try:
+                self._count(await admit_from(node, contact, bare, held, meter=self._moved))
+            except TransportError as lost:
+                return lost
         if leases:
-            self._count(await self._node.items.renew(leases, sender=sender))
+            self._count(await node.items.renew(leases, sender=contact.public))
+        return None
 
     def _count(self, outcomes: Sequence[PutOutcome]) -> None:
         for outcome in outcomes:

@@ -103,11 +103,14 @@ class Lookup:
         best: bytes = b"",
         k: int = K,
         alpha: int = ALPHA,
+        first: Sequence[Contact] = (),
     ) -> None:
         self.target = target
         self.best = best
         """Class ‖ rank of the best verified value known; empty for none."""
         self.calls = 0
+        self.hops = 0
+        """How many steps away from the start the farthest question went."""
         self.exhausted = False
         self._own = own
         self._k = k
@@ -123,8 +126,10 @@ class Lookup:
         self._list: list[Candidate] = []
         self._by_key: dict[bytes, Candidate] = {}
         self._over = False
-        for contact in start:
+        for contact in (*start, *first):
             self._add(contact, 0)
+        self._first = [contact.public for contact in first]
+        """Asked with the first question and besides alpha, however far they are."""
 
     # --- driving ---------------------------------------------------------------------------------
 
@@ -141,11 +146,25 @@ class Lookup:
                 if self.calls >= CALLS_MAX:
                     self.exhausted = True
                     break
-                candidate.state, candidate.asked_s = _State.ASKED, now
-                self.calls += 1
-                self._open.append(candidate)
+                self._ask(candidate, now)
                 chosen.append(candidate)
+        if self._first:
+            chosen += self._ask_first(now)
         return chosen
+
+    def _ask(self, candidate: Candidate, now: float) -> None:
+        candidate.state, candidate.asked_s = _State.ASKED, now
+        self.calls += 1
+        self._open.append(candidate)
+        self.hops = max(self.hops, candidate.depth)
+
+    def _ask_first(self, now: float) -> list[Candidate]:
+        names, self._first = self._first, []
+        found = [self._by_key[name] for name in names if name in self._by_key]
+        fresh = [candidate for candidate in found if candidate.state is _State.FRESH]
+        for candidate in fresh:
+            self._ask(candidate, now)
+        return fresh
 
     def _free_slots(self) -> int:
         waiting = sum(c.state is _State.ASKED for c in self._open)
