@@ -77,8 +77,11 @@ class Shelf:
     def between(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, int]]:
         """Yield slots with low ≤ target ≤ high, by target and class."""
         first, last = (int.from_bytes(end[:2].ljust(2, b"\0"), "big") >> 4 for end in (low, high))
-        for number in sorted(n for n in self._cells if first <= n <= last):
-            for key in sorted(self._cells[number]):
+        cells = self._cells
+        span = range(first, last + 1)  # of a narrow range one cell, not a look at all of them
+        numbers = span if len(span) <= len(cells) else sorted(n for n in cells if n in span)
+        for number in numbers:
+            for key in sorted(cells.get(number, ())):
                 if low <= key[0] <= high:
                     yield key
 
