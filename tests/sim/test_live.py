@@ -12,6 +12,16 @@ from skycore.contracts.dht import Dht
 SALT = b"note"
 
 
+@pytest.fixture(autouse=True)
+def no_repair(monkeypatch):
+    """Keep the repair of replicas out of it, which would bring what these tests wait for too."""
+
+    async def nothing(node):
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("dht_kademlia.service.keep_replicas", nothing)
+
+
 class Arrivals:
     """When each record came to each node, by the node's own change log."""
 
