@@ -151,6 +151,13 @@ class Console:
             table.add_row(Text(name, style="bold"), Text(str(value)))
         return table
 
+    def stack(self, *parts: object) -> object:
+        """Return tables and lines one below the other, for `show`."""
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(*(Text(p) if isinstance(p, str) else p for p in parts))  # type: ignore[arg-type]
+
 
 class _Bar:
     """A progress bar on stderr, with a count where the total is unknown."""

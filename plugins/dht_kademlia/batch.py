@@ -22,7 +22,7 @@ from skycore.errors import NamespaceError, RpcError
 from skycore.jsonrpc import ErrorCode
 from skycore.model.delegation_token import decode_delegation
 
-__all__ = ["FACTS_MAX", "open_dht_batch_rpc"]
+__all__ = ["FACTS_MAX", "FactRow", "fact_of", "open_dht_batch_rpc"]
 
 FACTS_MAX = 1_000
 REASONS_MAX = 5
@@ -88,7 +88,7 @@ async def open_dht_batch_rpc(
         return NamespacesResult([_shown(n) for n in namespaces])
 
     async def publish(params: PublishParams, context: RpcContext) -> PublishResult:
-        facts = [_fact(namespaces, row) for row in params.facts]
+        facts = [fact_of(namespaces, row) for row in params.facts]
         tokens = [decode_delegation(text) for text in params.delegations]
         done = await publisher.publish_many(
             facts,
@@ -118,7 +118,8 @@ def _shown(namespace: Namespace) -> NamespaceView:
     )
 
 
-def _fact(namespaces: Namespaces, row: FactRow) -> Fact:
+def fact_of(namespaces: Namespaces, row: FactRow) -> Fact:
+    """Return a row as a fact, encoded. Raises `RpcError` for what does not fit."""
     namespace = namespaces.find(row.salt.encode())
     if namespace is None:
         raise RpcError(

@@ -241,14 +241,13 @@ def whole_value(console: Console, item: dict[str, Any]) -> None:
                 return bytes(value)
 
     value = console.talk(pieces, "reading")
-    item["value_hex"] = value.hex()
     if item["declared"]:
         item["value"] = msgspec.to_builtins(msgspec.msgpack.decode(value)[1], str_keys=True)
     else:
         try:
             item["value"] = value.decode()
         except UnicodeDecodeError:
-            item["value"] = None
+            item["value_hex"] = value.hex()
 
 
 def shown(item: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`skynode visor dht import`: recorded networks become records, in the authority's name.
+"""`skynode visor dht import` and `verify`: records against what a source of truth lists.
 
 Why --replace asks what we mirrored: a mirror that only adds leaves every visor that went away in
 the DHT until its record ends (L6). What others signed is never touched.
@@ -7,6 +7,8 @@ the DHT until its record ends (L6). What others signed is never touched.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +22,7 @@ from skycore.errors import ConfigError, SkycoreError
 from skycore.jsonrpc import Client
 from skycore.model.recording import RecordedFact, facts, latest_facts, read_recording, step
 
-__all__ = ["import_recording"]
+__all__ = ["import_recording", "verify"]
 
 PAGE = 500
 """Records a call."""
@@ -28,6 +30,10 @@ LIST_PAGE = 1_000
 IMPORT_BYTES_MAX = 1024 * 1024
 FILE_BYTES_MAX = 256 * 1024 * 1024
 Row = dict[str, Any]
+_KEY = re.compile("([0-9a-f]{2}){16,64}")
+
+SHOWN_MAX = 50
+"""Differences that are printed for people."""
 
 File = Annotated[Path, typer.Argument(help="A recording of discovery services (JSON, .gz).")]
 At = Annotated[
@@ -128,24 +134,23 @@ async def _mirrored(client: Client, salts: Sequence[bytes]) -> list[tuple[bytes,
                 await client.call("dht.sync", {"salt": salt.decode()})
         except SkycoreError as bad:
             typer.echo(f"warning: only what this node itself remembers: {bad}", err=True)
-        held = [item async for item in listing(client, salt.decode(), mine=True)]
-        found += [(salt, _subject(item)) for item in held if item["item_class"] == "mirror"]
+        mine = [item async for item in listing(client, salt.decode(), mine=True)]
+        found += [(salt, bytes.fromhex(item["subject"])) for item in mine if _is_mirrored(item)]
     return found
 
 
-def _subject(item: Row) -> bytes:
-    return bytes.fromhex(item["subject"])
+def _is_mirrored(item: Row) -> bool:
+    return bool(item["item_class"] == "mirror" and item["kind"] != "tombstone")
 
 
 async def listing(client: Client, salt: str, mine: bool = False) -> AsyncIterator[Row]:
-    """Yield the values that the node holds under a salt, without what they say."""
+    """Yield what the node holds under a salt, by target and class, without what it says."""
     after = ""
     wanted: dict[str, Any] = {"salt": salt, "mine": mine, "brief": True, "limit": LIST_PAGE}
     while True:
         page = await client.call("dht.list", wanted | {"after": after})
         for item in page["items"]:
-            if item["kind"] != "tombstone":
-                yield item
+            yield item
         after = page["next"]
         if not after:
             return
@@ -172,3 +177,88 @@ def pages(rows: Sequence[Row]) -> Iterator[list[Row]]:
         size += length
     if page:
         yield page
+
+
+# --- verify --------------------------------------------------------------------------------------
+
+
+def verify(
+    console: Console,
+    against: Annotated[
+        str, typer.Option(metavar="FILE|PK", help="A recording, or the key of another node.")
+    ],
+    salt: Salt = None,
+    at: At = None,
+) -> None:
+    """Compare what this node holds with a recording, or with another node: which one is right?
+
+    Subject by subject: missing (here), extra (here only), deleted (here), different. Against a
+    recording contents count, whoever signed them, under the salts that it records. Against a node
+    everything counts, except a lease that is still on its way. Changes nothing.
+
+    Exit code 0 when both hold the same, 1 for any difference.
+    """
+    is_file = Path(against).exists() or not _KEY.fullmatch(against)
+    if not is_file and at is not None:
+        raise ConfigError("--at picks a snapshot of a recording, not of a node")
+    if is_file:
+        listed = recorded(Path(against), at, salt)
+        result = console.talk(lambda client, bar: _against_facts(client, bar, listed), "comparing")
+    else:
+        result = console.call("dht.verify", "comparing", peer=against, salt=salt)
+    console.show(result, lambda r: _verdict(console, r, against))
+    if not result["equal"]:
+        hint = (
+            "at the mirror: `skynode visor dht import FILE --replace`; a regular node holds all "
+            "of a salt only after a sync, or while it watches"
+            if is_file
+            else f"`skynode visor dht reconcile {against}` repairs both sides"
+        )
+        raise SkycoreError(
+            "not the same" if result["complete"] else "not compared to the end", hint=hint
+        )
+
+
+async def _against_facts(
+    client: Client, progress: Progress | None, listed: Sequence[RecordedFact]
+) -> Row:
+    """Compare facts with the node's store; what it has besides them is extra."""
+    same, differences = 0, []
+    for page in pages([_row(fact) for fact in listed]):
+        found = await client.call("dht.verify_facts", {"facts": page})
+        same += found["same"]
+        differences += found["unequal"]
+        if progress:
+            progress(same + len(differences), len(listed), "records compared")
+    known = {(fact.salt.decode(), fact.subject.hex()) for fact in listed}
+    for salt in sorted({salt for salt, _ in known}):
+        kinds = {item["subject"]: item["kind"] async for item in listing(client, salt)}
+        held = [subject for subject, kind in kinds.items() if kind != "tombstone"]  # as it is read
+        extra = sorted(subject for subject in held if (salt, subject) not in known)
+        differences += [{"what": "extra", "salt": salt, "subject": s} for s in extra]
+    return {
+        "equal": not differences,
+        "same": same,
+        "different": len(differences),
+        "complete": True,
+        "differences": differences,
+    }
+
+
+def _verdict(console: Console, r: Row, against: str) -> object:
+    if r["equal"]:
+        same = f": {r['same']:,} records" if "same" in r else ""
+        later = f"; {r['leases']} end later at one of them" if r.get("leases") else ""
+        return f"the same as {against}{same}{later}"
+    rows = r["differences"]
+    counted = Counter(row["what"] for row in rows)
+    total = ", ".join(f"{count:,} {what}" for what, count in sorted(counted.items()))
+    more = r["different"] - min(len(rows), SHOWN_MAX)
+    last = f"{total or 'nothing'} compared with {against}" + (
+        f"; {more:,} not shown" if more else ""
+    )
+    table = console.table(
+        ("WHAT", "SALT", "SUBJECT"),
+        [(x["what"], x["salt"], x["subject"] or f"target {x['target']}") for x in rows[:SHOWN_MAX]],
+    )
+    return console.stack(table, "", last, *(f"note: {reason}" for reason in r.get("reasons", ())))

@@ -24,12 +24,10 @@ def skycore_settings() -> Any:
 
 @hookimpl
 def skycore_services() -> Any:
-    from dht_kademlia.adverts import open_adverts
-    from dht_kademlia.node import Kademlia
-    from dht_kademlia.service import open_kademlia
+    from dht_kademlia import adverts, node, service
     from skycore import Provider
 
-    return [Provider(Kademlia, open_kademlia), open_adverts]
+    return [Provider(node.Kademlia, service.open_kademlia), adverts.open_adverts]
 
 
 @hookimpl
@@ -44,9 +42,9 @@ def skycore_mirrors() -> Any:
 
 @hookimpl
 def skycore_rpc_methods() -> Any:
-    from dht_kademlia.batch import open_dht_batch_rpc
+    from dht_kademlia import batch, rpc_live, service
 
-    return [_factories().open_dht_rpc, open_dht_batch_rpc]
+    return [service.open_dht_rpc, batch.open_dht_batch_rpc, rpc_live.open_dht_live_rpc]
 
 
 @hookimpl

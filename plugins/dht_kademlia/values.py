@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dht_kademlia.node import Kademlia
-from skycore.errors import SkycoreError
+from skycore.errors import MissingBlocksError, SkycoreError
 from skycore.model.items import StoredItem, mutable_item_target
-from skycore.model.limits import TREE_BYTES_MAX
+from skycore.model.limits import BLOCK_GRACE_S, TREE_BYTES_MAX
 
 __all__ = ["PIECE_MAX", "WholeValues"]
 
@@ -45,13 +45,21 @@ class WholeValues:
         versions = [*await items.get(target), *await items.history(target, VERSIONS_MAX)]
         for stored in versions:
             if stored.digest == digest:
-                value = await items.value(stored)
-                if value is not None:
-                    self._keep(digest, value)
-                    return value
+                return await self._value(stored)
         raise SkycoreError(
             "this version is not here any more", hint="read the record again (dht.get)"
         )
+
+    async def _value(self, stored: StoredItem) -> bytes:
+        try:
+            value = await self._node.items.value(stored) or b""
+        except MissingBlocksError as gone:
+            raise SkycoreError(
+                "the blocks of this version are not here any more",
+                hint=f"those of a replaced version stay for {BLOCK_GRACE_S} s",
+            ) from gone
+        self._keep(stored.digest, value)
+        return value
 
     def _keep(self, digest: bytes, value: bytes) -> None:
         self._kept[digest] = value
