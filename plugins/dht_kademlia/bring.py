@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from dht_kademlia.client import Meter
-from dht_kademlia.core.holders import version_of
+from dht_kademlia.core.holders import FAR_S, REFUSED_S, version_of
 from dht_kademlia.core.messages import (
     ErrorCode,
     GetValue,
@@ -28,7 +28,7 @@ from dht_kademlia.fetch import admit_from
 from dht_kademlia.node import Kademlia
 from dht_kademlia.push import push
 from skycore.contracts.store import ItemKey, Outcome
-from skycore.errors import ProtocolError, SeqTooLowError, TransportError
+from skycore.errors import NotClosestError, ProtocolError, SeqTooLowError, TransportError
 from skycore.model.addresses import Contact
 from skycore.model.items import StoredItem
 from skycore.model.keys import short
@@ -109,7 +109,8 @@ async def _note(
     if said.code <= Outcome.HELD:
         node.holders.took(version, contact.public, now)
     elif said.code not in PASSING:
-        node.holders.refused(version, contact.public, now)
+        again_s = FAR_S if said.code == NotClosestError.code else REFUSED_S
+        node.holders.refused(version, contact.public, now, again_s)
     if said.code == SeqTooLowError.code:
         try:
             await _ask(node, contact, stored, meter)

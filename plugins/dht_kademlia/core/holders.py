@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 from dht_kademlia.core.routing_table import ID_BITS, SLACK, Entry, K, RoutingTable
 from skycore.model.addresses import Contact
 from skycore.model.items import MutableItem
 
-__all__ = ["DUTY", "RECHECK_S", "VERSIONS_MAX", "Holders", "version_of"]
+__all__ = ["DUTY", "FAR_S", "RECHECK_S", "REFUSED_S", "VERSIONS_MAX", "Holders", "version_of"]
 
 DUTY: Final = 2
 """How many of the holders nearest to an item see to its replicas."""
@@ -33,7 +34,9 @@ VERSIONS_MAX: Final = 65_536
 RECHECK_S: Final = 3_600.0
 """What is known is forgotten after this long, and asked again: finds what was lost in silence."""
 REFUSED_S: Final = 600.0
-"""A node that refused a version is asked again after this long."""
+"""A node that refused a version is asked again after this long,"""
+FAR_S: Final = 90.0
+"""one that says it is too far already at the next pass: it may count dead nodes as nearer."""
 YOUNG_S: Final = 120.0
 """Whom a node meets in its own first two minutes was there before it."""
 HANDED_ON: Final = 3
@@ -49,11 +52,11 @@ def version_of(item: MutableItem) -> bytes:
 class _Known:
     """Contacts, as bits."""
 
-    __slots__ = ("held", "refused", "refused_s", "since_s")
+    __slots__ = ("again_s", "held", "refused", "since_s")
 
     def __init__(self, now: float) -> None:
         self.held = self.refused = 0
-        self.refused_s = self.since_s = now
+        self.again_s = self.since_s = now
 
 
 class Holders:
@@ -83,7 +86,7 @@ class Holders:
 
     def sync(self, table: RoutingTable, now: float) -> None:
         """Take over who is in the routing table."""
-        there = {entry.contact.public for entry in table}
+        there = {entry.contact.public for entry in chain(table, table.waiting())}
         for public in [p for p in self._bits if p not in there]:
             self.left(public)
         for public in there:
@@ -125,13 +128,19 @@ class Holders:
             known.held |= bit
             known.refused &= ~bit
 
-    def refused(self, version: bytes, public: bytes, now: float) -> None:
-        """Note that a contact will not have a version: too far, no room, or it holds a better."""
+    def refused(
+        self, version: bytes, public: bytes, now: float, again_s: float = REFUSED_S
+    ) -> None:
+        """Note that a contact will not have a version: too far, no room, or it holds a better.
+
+        After `again_s` seconds all that refused this version may be asked again.
+        """
         if bit := self._bits.get(public, 0):
             known = self._of(version, now)
             known.held &= ~bit
+            first = not known.refused
             known.refused |= bit
-            known.refused_s = now
+            known.again_s = now + again_s if first else min(known.again_s, now + again_s)
 
     def lacks(self, version: bytes, public: bytes) -> None:
         """Note that a contact showed not to hold it, whatever it said before."""
@@ -152,7 +161,7 @@ class Holders:
             del self._known[version]
             return None
         self._known.move_to_end(version)
-        if known.refused and now - known.refused_s >= REFUSED_S:
+        if known.refused and now >= known.again_s:
             known.refused = 0
         return known
 
@@ -172,7 +181,8 @@ class Holders:
         """Return whom to bring a version to that came here at `stored_s`; nobody, mostly.
 
         Those of the k closest (this node may be one of them) that are not known to hold it, if
-        this node is one of the DUTY nearest holders.
+        this node is one of the DUTY nearest holders. Where a bucket is full, the k closest may
+        be in its replacement cache: those are told as well.
         """
         close = table.closest(target, K, live=True)
         own = table.own_id ^ target
@@ -185,7 +195,9 @@ class Holders:
                 return ()
         if len(nearer) < K:
             close = close[: K - 1]
-        return self._unaware(close, known)
+        furthest = close[-1].id ^ target if close else 0
+        also = (entry for entry in table.waiting() if entry.id ^ target < furthest)
+        return self._unaware(chain(close, also), known)
 
     def to_leave_it_to(
         self, table: RoutingTable, target: int, version: bytes, now: float

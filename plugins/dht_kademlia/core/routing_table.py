@@ -175,6 +175,11 @@ class RoutingTable:
                 break
         return found[:count]
 
+    def waiting(self) -> Iterator[Entry]:
+        """Yield the replacement caches: who spoke to us and found its bucket full."""
+        for bucket in self._buckets.values():
+            yield from bucket.waiting.values()
+
     def _order(self, target: int) -> Iterator[int]:
         distance = self.own_id ^ target
         indexes = sorted(self._buckets)
