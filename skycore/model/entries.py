@@ -3,8 +3,8 @@
 Why maps with names: an entry is read by people, by `jq`, and by tools of other networks, and the
 discovery services publish the same names. Keys inside an entry are opaque text: they may belong to
 another network's suite, and nothing may be concluded from them (who speaks is an item's signer).
-Every text and every list is bounded here; the whole value by VALUE_MAX. Field names: Skywire's
-discovery entries (docs/protocols/items.md).
+Every text and every list is bounded here; an entry of a set, besides, by what a block holds. Field
+names: Skywire's discovery entries (docs/protocols/items.md).
 """
 
 from __future__ import annotations

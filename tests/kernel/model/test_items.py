@@ -101,7 +101,7 @@ def test_each_limit_in_the_document_is_the_one_in_the_code(name):
 
 
 def test_the_document_has_a_table_of_limits():
-    assert len(LIMITS) == 8
+    assert len(LIMITS) == 9
 
 
 def test_the_documented_settings_are_the_defaults():
