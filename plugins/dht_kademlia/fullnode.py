@@ -250,11 +250,17 @@ class Live:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(follower.compare_now_and_then)
+                tasks.start_soon(self._until_full, tasks.cancel_scope)
                 await follower.session()
                 tasks.cancel_scope.cancel()
         finally:
             self._standing.followed.remove(follower.state)
         return follower.state.pages > 0
+
+    async def _until_full(self, scope: anyio.CancelScope) -> None:
+        while self._node.mode is not DhtMode.FULL:
+            await self._standing.changed.wait()
+        scope.cancel()
 
     async def _full_contacts(self) -> list[Contact]:
         """Return the full nodes known, seeds first; those that may be one, where none is known."""
