@@ -74,13 +74,17 @@ async def hand_over(node: Kademlia) -> int:
     return brought
 
 
+def _knows(node: Kademlia, public: bytes, stored: StoredItem) -> bool:
+    return node.holders.holds(version_of(stored.item), public, node.clock.now())
+
+
 async def _hand_over(node: Kademlia, public: bytes) -> int:
     owed = node.hints.due(public, node.clock.now())
     items: list[StoredItem] = []
     for target, _ in owed:
         items += await node.items.get(target)
-    now = node.clock.now()
-    items = [s for s in items if not node.holders.holds(version_of(s.item), public, now)]
+    # whether it has the newest lease is not known of anybody
+    items = [s for s in items if s.lease or not _knows(node, public, s)]
     if not items:
         return 0
     contact = Contact(public, node.transports.addresses.find(public))

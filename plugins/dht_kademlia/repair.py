@@ -92,7 +92,8 @@ class Repair:
     def __init__(self, node: Kademlia) -> None:
         self._node = node
         self._lock = anyio.Lock()
-        self._goes_on = 0
+        self.goes_on = 0
+        """Where the next periodic pass begins: a bound ended the last one."""
         self.rest_s = 0.0
 
     async def periodic(self) -> None:
@@ -101,8 +102,8 @@ class Repair:
         node.hints.expire(node.clock.now())
         full = node.mode is DhtMode.FULL
         low, high = node.holders.duties(node.table, node.clock.now()) if full else ALL
-        start = self._goes_on if low < self._goes_on <= high else low
-        self._goes_on = (await self.walk(start, high)).goes_on or 0
+        start = self.goes_on if low < self.goes_on <= high else low
+        self.goes_on = (await self.walk(start, high)).goes_on or 0
 
     async def after_change(self) -> None:
         """Wait until something stirs; hand over what is owed, and look at what is our duty."""
