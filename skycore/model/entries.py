@@ -39,6 +39,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Stamp = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """Unix nanoseconds."""
 Few = Meta(max_length=64)
+_UNKNOWN_MS = 0.0
 Scalar = Text | int | float | bool | None
 
 
@@ -62,8 +63,13 @@ class TransportEntry(_Entry, frozen=True):
     edges: tuple[Key, Key]
     type: Name
     label: Text = ""
-    latency: Annotated[float, Meta(ge=0)] = 0.0
+    latency: Annotated[float, Meta(ge=0)] = _UNKNOWN_MS
     """Milliseconds; 0 is unknown."""
+
+    def __post_init__(self) -> None:
+        """Make any zero the default itself: msgspec leaves out what is it, not what equals it."""
+        if self.latency == _UNKNOWN_MS and self.latency is not _UNKNOWN_MS:
+            msgspec.structs.force_setattr(self, "latency", _UNKNOWN_MS)
 
     @property
     def set_key(self) -> bytes:

@@ -149,3 +149,12 @@ def test_a_client_knows_its_servers():
     entry = msgspec.convert({"static": PK, "client": {"delegated_servers": [PK]}}, DmsgEntry)
     assert entry.delegated_servers == (PK,)
     assert msgspec.convert({"static": PK}, DmsgEntry).delegated_servers == ()
+
+
+@pytest.mark.parametrize("latency", [0, 0.0, -0.0, float("0")])
+def test_an_unknown_latency_has_one_encoding_however_it_was_given(latency):
+    pack, given = msgspec.msgpack.encode, TRANSPORT | {"latency": latency}
+    entries = [msgspec.convert(one, TransportEntry, strict=False) for one in (given, TRANSPORT)]
+    entries.append(msgspec.msgpack.decode(pack(given), type=TransportEntry))
+    (packed,) = {pack(entry) for entry in entries}
+    assert b"latency" not in packed
