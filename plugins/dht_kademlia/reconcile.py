@@ -146,6 +146,7 @@ class _Run:
     async def _offer(self, one: Listed) -> None:
         """Offer what is here of a range that could not be read to its end."""
         self._is_read = False
+        self._settling.effort.spend(1)
         self._settling.reason(
             f"more than {RANGE_ITEMS_MAX} items lie closer together than {RECONCILE_ROUNDS_MAX} "
             "rounds can tell apart; those held here were offered"
@@ -185,7 +186,7 @@ class _Run:
         elif verdict is Verdict.PUSH_LEASE:
             settling.push_lease(own)
         else:
-            settling.push(own)
+            settling.push(own, is_newer=other is not None)
 
     def report(self) -> ReconcileReport:
         """Return what happened."""

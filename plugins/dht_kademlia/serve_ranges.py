@@ -98,8 +98,6 @@ async def _wanted(
     return tuple(found), tuple(leases), served
 
 
-async def _leases(
-    items: Items, salt: bytes | None, targets: Sequence[bytes]
-) -> tuple[Lease, ...]:
+async def _leases(items: Items, salt: bytes | None, targets: Sequence[bytes]) -> tuple[Lease, ...]:
     slots = [s for at, t in enumerate(targets) for s in await _at(items, salt, t, at)]
     return tuple(stored.lease for stored in slots if stored.lease)

@@ -19,7 +19,7 @@ from dht_kademlia.push import push
 from skycore.contracts.store import Outcome
 from skycore.errors import SeqTooLowError, StreamError
 from skycore.model.addresses import Contact
-from skycore.model.items import StoredItem
+from skycore.model.items import Kind, StoredItem
 from skycore.model.limits import PAGE_BYTES_MAX, WANTED_MAX
 
 __all__ = ["Settling"]
@@ -48,6 +48,8 @@ class Settling:
         self._targets: dict[bytes, None] = {}
         self._leases: dict[bytes, None] = {}
         self._loads: list[PutValue] = []
+        self._newer: list[PutValue] = []
+        """Items of which an older version is held there, and with it most of their blocks."""
         self._size = 0
         self.effort = Effort()
         self.pulled = 0
@@ -66,9 +68,10 @@ class Settling:
         """Note a target whose item lives longer there."""
         self._leases[target] = None
 
-    def push(self, stored: StoredItem) -> None:
-        """Note an item that is better here."""
-        self._loads.append(PutValue(stored.item, lease=stored.lease))
+    def push(self, stored: StoredItem, *, is_newer: bool = False) -> None:
+        """Note an item that is better here; `is_newer`: than another one that is held there."""
+        loads = self._newer if is_newer and stored.item.kind == Kind.MANIFEST else self._loads
+        loads.append(PutValue(stored.item, lease=stored.lease))
         self._size += len(stored.item.v)
 
     def push_lease(self, stored: StoredItem) -> None:
@@ -78,7 +81,8 @@ class Settling:
     @property
     def is_much(self) -> bool:
         """Whether it is time to bring over what was collected."""
-        waiting = max(len(self._loads), len(self._targets), len(self._leases))
+        loads = len(self._loads) + len(self._newer)
+        waiting = max(loads, len(self._targets), len(self._leases))
         return waiting >= WANTED_MAX or self._size >= PAGE_BYTES_MAX
 
     def reason(self, text: str) -> None:
@@ -94,9 +98,10 @@ class Settling:
         Raises `TransportError`, `RemoteProtocolError`; what was done until then stays, and is
         counted.
         """
-        loads, self._loads, self._size = self._loads, [], 0
-        if loads:
-            await self._push(loads)
+        loads, newer = self._loads, self._newer
+        self._loads, self._newer, self._size = [], [], 0
+        await self._push(loads, lean=False)
+        await self._push(newer, lean=True)
         leases, self._leases = list(self._leases), {}
         for start in range(0, len(leases), WANTED_MAX):
             await self._pull_leases(leases[start : start + WANTED_MAX])
@@ -105,9 +110,11 @@ class Settling:
             served = await self._pull(targets[:WANTED_MAX])
             targets = targets[served:]
 
-    async def _push(self, loads: Sequence[PutValue]) -> None:
+    async def _push(self, loads: Sequence[PutValue], *, lean: bool) -> None:
+        if not loads:
+            return
         self.effort.spend(len(loads))
-        said = await push(self._node, self._contact, loads, meter=self._meter)
+        said = await push(self._node, self._contact, loads, lean=lean, meter=self._meter)
         stored = renewed = vain = 0
         lost = ""
         for load, answer in zip(loads, said, strict=True):
