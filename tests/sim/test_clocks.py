@@ -189,15 +189,14 @@ async def test_c14_no_self_write_is_refused_in_an_hour_of_jumps(world, notes):
         assert not await readable(world, writer)
 
 
-async def test_c13_two_wrong_clocks_move_nobody_else(world, notes):
+async def test_c13_one_wrong_clock_moves_nobody_else(world, notes):
     nodes = await meet(world, notes, n=5)
-    for node in nodes[:2]:
-        node.clock.offset_s = DAY_S
-        await world.restart(node)
+    nodes[0].clock.offset_s = DAY_S
+    await world.restart(nodes[0])
     await world.until(lambda: all(notes.peers(n) >= 5 for n in nodes), limit_s=180)
     for node in nodes:
         part = await clock_of(node)
-        assert part["fields"]["corrected"] == (node in nodes[:2]), node
+        assert part["fields"]["corrected"] == (node is nodes[0]), node
 
 
 async def test_a_hello_says_the_machines_own_time_corrected_or_not(world, notes):
