@@ -127,7 +127,7 @@ class Namespace:
             if self.check is not None:
                 self.check(subject, body)
             return
-        scope = b"\0".join((self.salt, subject if self.check is not None else b""))
+        scope = _scope(True, self.salt, subject if self.check is not None else b"")
         check_set(manifest, get, lambda entries: self._check_leaf(subject, entries), known, scope)
 
     def _check_leaf(self, subject: bytes, entries: Sequence[Entry]) -> None:
@@ -163,6 +163,14 @@ class Namespace:
     @property
     def _name(self) -> str:
         return repr(self.salt.decode(errors="backslashreplace"))
+
+
+def _scope(is_declared: bool, salt: bytes, subject: bytes = b"") -> bytes:
+    """Return under what a proven subtree is believed again: never under another set of rules.
+
+    Salts are strangers' bytes, so the parts are told apart by their lengths.
+    """
+    return bytes((is_declared, len(salt))) + salt + subject
 
 
 def _check_form(manifest: Manifest, get: Get, form: Form | None) -> None:
@@ -245,7 +253,7 @@ class Namespaces:
             return namespace.check_tree(subject, manifest, get, known)
         _check_form(manifest, get, None)
         if is_set(get_block(manifest.root, get)):
-            return check_set(manifest, get, None, known, salt)
+            return check_set(manifest, get, None, known, _scope(False, salt))
         check_value(manifest, get)
         return None
 

@@ -14,7 +14,10 @@ __all__ = ["Fact", "Published", "Publisher"]
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
-    """Something to publish: the encoded value of a subject under a salt; None deletes."""
+    """Something to publish: the encoded value of a subject under a salt; None deletes.
+
+    `v` is the whole value, up to 16 MiB: the publisher puts into blocks what an item cannot hold.
+    """
 
     salt: bytes
     v: bytes | None

@@ -164,6 +164,17 @@ def test_c28_one_change_of_5000_is_checked_in_the_blocks_above_it():
         before = after
 
 
+@pytest.mark.parametrize("salt", [b"tp\0", b"\x02tp", b"\x01\x02tp", b"\0\x02tp", b"tp", b"svc"])
+def test_what_was_proven_under_an_undeclared_salt_is_nothing_under_a_declared_one(salt):
+    """Else a stranger's salt, held to no schema, would let junk into a salt that has one."""
+    junk = plant_set(1, [(b"%d" % n, b"\xc0" * 100) for n in range(100)], 10_005)
+    manifest, known = read_manifest(junk.manifest), Proven()
+    Namespaces().check_tree(salt, SUBJECT, manifest, junk.blocks.get, known)
+    assert len(known) == len(junk.blocks)
+    with pytest.raises(NamespaceError):
+        NAMESPACES.check_tree(b"tp", SUBJECT, manifest, junk.blocks.get, known)
+
+
 def test_a_rule_on_entries_holds_in_blocks_and_for_each_subject():
     """A subtree that was right for one subject is not believed for another."""
 
