@@ -79,7 +79,7 @@ class Sum(NamedTuple):
 class Proven:
     """Subtrees of sets that were checked before, so that one change costs the blocks above it.
 
-    Bounded: the ones longest unused are forgotten (some 300 bytes each).
+    Bounded: the ones longest unused are forgotten (some 430 bytes each).
     """
 
     def __init__(self, entries_max: int = 32_768) -> None:
