@@ -60,6 +60,9 @@ class _Read:
         """Those of the best one's that came with answers."""
         self._holders: dict[bytes, list[Contact]] = {}
         self._own = known_rank(own.item_class, own.rank) if own else b""
+        has_older = own is not None and own.item.kind == Kind.MANIFEST
+        self._blocks_max = 0 if has_older else BLOCKS_MAX
+        """With an older version here, most blocks of a newer one are here, too."""
         number = int.from_bytes(target, "big")
         self.lookup = Lookup(
             number,
@@ -79,7 +82,7 @@ class _Read:
 
     async def ask(self, contact: Contact) -> None:
         known = self.lookup.best
-        request = GetValue(self._target, known, BLOCKS_MAX)
+        request = GetValue(self._target, known, self._blocks_max)
         try:
             reply = await self._node.ask(contact, DhtMethod.GET_VALUE, request)
         except (TransportError, ProtocolError):
@@ -114,7 +117,7 @@ class _Read:
     def _keep_blocks(self, rank: bytes, reply: Value) -> None:
         best = self.best
         if best and reply.blocks and best.item in reply.items and rank == self._best_rank():
-            self.blocks |= tree_of(best.item, reply.blocks, BLOCKS_MAX)
+            self.blocks |= tree_of(best.item, reply.blocks, self._blocks_max)
 
     def _judge(self, item: MutableItem, lease: Lease | None, contact: Contact) -> RankedItem | None:
         judged = self._judged.get((item, lease))

@@ -90,7 +90,32 @@ class Network:
         return f"{contact.public.hex()}@{contact.addresses[0].endpoint}"
 
     @asynccontextmanager
-    async def node(self, name, *, seeds=(), files=None, items=None, transports=None, **settings):
+    async def gate(self, name, **limits):
+        """A real gate over a memory store: what blocks need."""
+        limits = {"signer_items_max": 10**6, "unknown_items_max": 10**6} | limits
+        async with (
+            open_memory_store(MemoryStoreSettings(), SeededEntropy(int(name[1:]))) as store,
+            open_gate(
+                GateSettings(**limits), store, identity(name), NAMESPACES,
+                self.clock, InlineWorkers(), Events(),
+            ) as items,
+        ):  # fmt: skip
+            yield items
+
+    @asynccontextmanager
+    async def node(
+        self, name, *, seeds=(), files=None, items=None, transports=None, gate=None, **settings
+    ):
+        """Run a node; with `gate` (its settings, or none) over a real one."""
+        if gate is not None:
+            async with (
+                self.gate(name, **gate) as items,
+                self.node(
+                    name, seeds=seeds, files=files, items=items, transports=transports, **settings
+                ) as member,
+            ):
+                yield member
+            return
         me = identity(name)
         files = files or MemoryFiles()
         items = items or DictItems(TEST_NETWORK, self.clock, name=name)
@@ -150,6 +175,7 @@ PAIR_NETWORK = NetworkConstants(ED25519, "skycore-test", ED25519.public(AUTHORIT
 LIFE_S = 3_600
 NOTE = Namespace(b"note", 1, str, Form.SINGLE, dict.fromkeys(ItemClass, LIFE_S))
 TAGS = Namespace(b"tags", 1, str, Form.SET, {ItemClass.OWNER: LIFE_S})
+NAMESPACES = Namespaces((NOTE, TAGS))
 
 
 class Side:
@@ -229,6 +255,30 @@ def make_network():
     return Network
 
 
+def record_of(name, value, seq=1, salt=b"tags", until=START_NS // 10**9 + 3600):
+    """Sign a value as its publisher would: inline, or as a manifest with its blocks."""
+    me = identity(name)
+    tree = NAMESPACES.plant(salt, me.public, value)
+    if tree is None:
+        return item_of(name, seq, value, salt, until), {}
+    return item_of(name, seq, tree.manifest, salt, until, Kind.MANIFEST), tree.blocks
+
+
+def tags_of(count, changed=()):
+    """A set of `count` entries, some 70 bytes each; those at `changed` are other ones."""
+    return TAGS.encode([f"{n:05d}{'*' if n in changed else '-'}" + "x" * 64 for n in range(count)])
+
+
 @pytest.fixture
 def make():
     return item_of
+
+
+@pytest.fixture
+def record():
+    return record_of
+
+
+@pytest.fixture
+def tags():
+    return tags_of
