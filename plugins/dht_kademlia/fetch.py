@@ -191,23 +191,28 @@ async def admit_from(
 
 
 async def gather(
-    node: Kademlia, item: MutableItem, holders: Sequence[Contact], came: dict[bytes, bytes]
+    node: Kademlia,
+    item: MutableItem,
+    holders: Sequence[Contact],
+    came: dict[bytes, bytes],
+    *,
+    deep: bool,
 ) -> dict[bytes, bytes]:
     """Return all blocks of a manifest: those that came, our own store's, then the holders'.
 
-    The next holder is asked where one fails, lies or has not all. Raises `MissingBlocksError`,
+    `deep` asks for everything below what lacks: not where most of it is here. The next holder is asked where one fails, lies or has not all. Raises `MissingBlocksError`,
     `NamespaceError`.
     """
     root = read_manifest(item.v).root
     blocks = dict(came)
-    missing, has_own = await _from_store(node, root, blocks)
+    missing = await _from_store(node, root, blocks)
     trouble = "no holder is known"
     for contact in holders:
         for _ in range(ROUNDS_MAX):
             if not missing:
                 return blocks
             try:
-                found, _ = await ask_blocks(node, contact, missing, deep=not has_own)
+                found, _ = await ask_blocks(node, contact, missing, deep=deep)
             except (TransportError, ProtocolError) as failed:
                 trouble = str(failed)
                 break
@@ -215,8 +220,7 @@ async def gather(
                 trouble = f"{short(contact.public)} does not have them"
                 break
             blocks |= found
-            missing, more = await _from_store(node, root, blocks)
-            has_own = has_own or more
+            missing = await _from_store(node, root, blocks)
     if missing:
         raise MissingBlocksError(
             f"{len(missing)} blocks of the value are at none of {len(holders)} nodes: {trouble}",
@@ -225,21 +229,15 @@ async def gather(
     return blocks
 
 
-async def _from_store(
-    node: Kademlia, root: bytes, blocks: dict[bytes, bytes]
-) -> tuple[list[bytes], bool]:
-    """Add what our own store has of a tree; return what lacks, and whether there was anything."""
-    any_here = False
+async def _from_store(node: Kademlia, root: bytes, blocks: dict[bytes, bytes]) -> list[bytes]:
+    """Add what our own store has of a tree; return what lacks then."""
     while True:
         _, missing = reach(root, blocks.get, MISSING_MAX)
-        if not missing:
-            return missing, any_here
-        found = await node.items.blocks(missing)
+        found = await node.items.blocks(missing) if missing else ()
         here = {n: b for n, b in zip(missing, found, strict=True) if b is not None}
         if not here:
-            return missing, any_here
+            return missing
         blocks |= here
-        any_here = True
 
 
 def tree_of(item: MutableItem, blocks: Sequence[bytes], bytes_max: int) -> dict[bytes, bytes]:

@@ -60,9 +60,9 @@ class _Read:
         """Those of the best one's that came with answers."""
         self._holders: dict[bytes, list[Contact]] = {}
         self._own = known_rank(own.item_class, own.rank) if own else b""
-        has_older = own is not None and own.item.kind == Kind.MANIFEST
-        self._blocks_max = 0 if has_older else BLOCKS_MAX
+        self.has_older = own is not None and own.item.kind == Kind.MANIFEST
         """With an older version here, most blocks of a newer one are here, too."""
+        self._blocks_max = 0 if self.has_older else BLOCKS_MAX
         number = int.from_bytes(target, "big")
         self.lookup = Lookup(
             number,
@@ -201,7 +201,8 @@ async def _look(
         return await _whole(node, own, age_max_s)
     blocks: dict[bytes, bytes] = {}
     if best.item.kind == Kind.MANIFEST:
-        blocks = await gather(node, best.item, reading.holders, reading.blocks)
+        deep = not reading.has_older
+        blocks = await gather(node, best.item, reading.holders, reading.blocks, deep=deep)
         whole = node.items.assemble(best.item, blocks)
         best = msgspec.structs.replace(best, assembled=whole)
     node.later(_repair, node, reading, best, blocks)
