@@ -36,7 +36,8 @@ __all__ = ["Live"]
 
 log = logging.getLogger(__name__)
 LOOK_S: Final = 5.0
-"""How often a full node looks for others."""
+"""How often a full node looks for others, once everybody it knows has said what he is."""
+LOOK_SOON_S: Final = 0.5
 ASK_AGAIN_S: Final = 300.0
 """How often a peer is asked whether it is a full node (still)."""
 ASKED_MAX: Final = 1_024
@@ -120,11 +121,16 @@ class Live:
         self._began_s = self._node.clock.now()
         self._following = {}
         self._asked.clear()
-        first = FirstPull(self._complete)
+        first, unknown = FirstPull(self._complete), 0
+
+        def pause_s() -> float:
+            return LOOK_SOON_S if unknown or not len(self._node.table) else LOOK_S
+
         async with anyio.create_task_group() as tasks:
 
             async def look() -> None:
-                wanted = await self._choose()
+                nonlocal unknown
+                wanted, unknown = await self._choose()
                 for public in [p for p in self._following if p not in wanted]:
                     self._following.pop(public).cancel()
                 for public in wanted:
@@ -132,7 +138,7 @@ class Live:
                         self._following[public] = anyio.CancelScope()
                         tasks.start_soon(self._follow, public, first)
 
-            await every(LOOK_S, look, name="full nodes")
+            await every(pause_s, look, name="full nodes")
 
     async def _follow(self, public: bytes, first: FirstPull) -> None:
         follower = Follower(self._node, self._cursors, public, None, first, self._compare_all)
@@ -164,8 +170,11 @@ class Live:
             self._standing.last_reconcile_s = self._node.clock.now()
         return report
 
-    async def _choose(self) -> set[bytes]:
-        """Return whom to follow: of the full nodes known, those first in this node's own order."""
+    async def _choose(self) -> tuple[set[bytes], int]:
+        """Return whom to follow, and how many peers have yet to say what they are.
+
+        Of the full nodes known, those that come first in this node's own order are followed.
+        """
         node, now = self._node, self._node.clock.now()
         known = {e.contact.public for e in node.table if e.mode == "full"}
         known |= {advert.public for advert in await fresh_adverts(node)}
@@ -181,7 +190,7 @@ class Live:
         def order(public: bytes) -> tuple[bool, bytes]:
             return public in lost, hashlib.sha256(own + public).digest()
 
-        return set(sorted(known, key=order)[: node.settings.full_nodes_max])
+        return set(sorted(known, key=order)[: node.settings.full_nodes_max]), unknown
 
     def _ask(self) -> int:
         """Ask some peers what they are, strangers first; return how many have yet to say."""
