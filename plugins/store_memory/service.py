@@ -5,9 +5,9 @@ Every call runs to its end without waiting, so a call is a transaction by itself
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,6 +35,7 @@ from skycore.model.items import (
 from skycore.model.limits import ENTRY_BYTES
 from skycore.model.prints import Prints
 from store_memory.blocks import Blocks
+from store_memory.history import History
 from store_memory.index import Ends, Log, Shelf
 from store_memory.settings import MemoryStoreSettings
 
@@ -44,6 +45,16 @@ _CLASSES = sorted((int(c) for c in ItemClass), reverse=True)
 _ENDS_SLACK = 1_024
 
 
+class _Tree(NamedTuple):
+    """What a head stands on."""
+
+    refs: frozenset[bytes]
+    bytes: int
+
+
+_NO_TREE = _Tree(frozenset(), 0)
+
+
 def _current(held: StoredItem | None) -> int:
     return 0 if held is None or held.item.kind == Kind.TOMBSTONE else held.item.seq
 
@@ -51,9 +62,10 @@ def _current(held: StoredItem | None) -> int:
 class MemoryStore:
     """An ItemStore in dictionaries."""
 
-    def __init__(self, store_id: bytes, history_versions_max: int) -> None:
+    def __init__(
+        self, store_id: bytes, history_versions_max: int, history_bytes_max: int = 1 << 26
+    ) -> None:
         self.store_id = store_id
-        self._versions_max = history_versions_max
         self._position = 0
         self._slots: dict[tuple[bytes, int], StoredItem] = {}
         self._live: dict[int, StoredItem] = {}
@@ -61,9 +73,9 @@ class MemoryStore:
         self._logs: dict[bytes | None, Log] = {None: Log()}
         self._shelves: dict[bytes | None, Shelf] = {None: Shelf()}
         self._ends = Ends()
-        self._history: dict[tuple[bytes, int], deque[StoredItem]] = {}
+        self._history = History(history_versions_max, history_bytes_max)
         self._blocks = Blocks()
-        self._refs: dict[tuple[bytes, int], tuple[bytes, ...]] = {}
+        self._trees: dict[tuple[bytes, int], _Tree] = {}
         self._salts: dict[bytes, list[int]] = {}
         self._signers: dict[bytes, list[int]] = {}
         self._prints = Prints()
@@ -141,7 +153,7 @@ class MemoryStore:
 
     async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
         """Return replaced items."""
-        found = [old for c in _CLASSES for old in self._history.get((target, c), ())]
+        found = [old for c in _CLASSES for old in self._history.of((target, c))]
         return sorted(found, key=lambda old: old.item_position, reverse=True)[: max(limit, 0)]
 
     async def usage(self) -> Mapping[bytes, Usage]:
@@ -164,30 +176,50 @@ class MemoryStore:
     def _put(self, new: RankedItem, given: Mapping[bytes, bytes]) -> PutOutcome:
         key = (new.target, new.item_class)
         held = self._slots.get(key)
-        refs = tuple(dict.fromkeys(new.refs))
-        refused = self._refusal(new, held, refs, given)
+        old = self._trees.get(key, _NO_TREE)
+        refs = frozenset(new.refs)
+        added = refs - old.refs
+        refused = self._refusal(new, held, added, given)
         if refused is not None:
             return refused
         if held is not None:
-            self._remember(key, held)
-        self._blocks.hold(refs, given)  # before the old ones go: most blocks stay
-        if held is not None:
-            self._forget(key, held, new.admitted_ns // 10**9)
+            self._forget(key, held)
+        if refs or old.refs:
+            self._grow(key, old, _Tree(refs, 0), added, given, new.admitted_ns // 10**9)
+        if held is not None and self._history.is_kept:
+            self._remember(key, held, old.refs - refs)
         self._position = position = self._position + 1
         stored = StoredItem(
             new.target, new.item_class, new.rank, new.digest, new.item, new.sender,
             new.admitted_ns, position, position,
         )  # fmt: skip
-        if refs:
-            self._refs[key] = refs
         self._place(key, stored)
         return PutOutcome(0, _current(stored))
+
+    def _grow(
+        self,
+        key: tuple[bytes, int],
+        old: _Tree,
+        new: _Tree,
+        added: Set[bytes],
+        given: Mapping[bytes, bytes],
+        now_s: int,
+    ) -> None:
+        """Put a tree in place of another; what both stand on is not touched."""
+        removed = old.refs - new.refs
+        self._blocks.hold(added, given)
+        size = old.bytes + self._blocks.size(added) - self._blocks.size(removed)
+        self._blocks.release(removed, now_s)
+        if new.refs:
+            self._trees[key] = _Tree(new.refs, size)
+        else:
+            del self._trees[key]
 
     def _refusal(
         self,
         new: RankedItem,
         held: StoredItem | None,
-        refs: tuple[bytes, ...],
+        added: Set[bytes],
         given: Mapping[bytes, bytes],
     ) -> PutOutcome | None:
         if held is not None and held.rank == new.rank:
@@ -196,8 +228,10 @@ class MemoryStore:
             return PutOutcome(CasMismatchError.code, _current(held))
         if held is not None and new.rank < held.rank:
             return PutOutcome(SeqTooLowError.code, held.item.seq)
-        missing = self._blocks.missing(refs, given) if refs else ()
+        missing = self._blocks.missing(added, given) if added else ()
         if missing:
+            lacking = set(missing)
+            missing = tuple(name for name in dict.fromkeys(new.refs) if name in lacking)
             return PutOutcome(int(Outcome.MISSING_BLOCKS), _current(held), missing)
         return None
 
@@ -212,12 +246,8 @@ class MemoryStore:
             return PutOutcome(int(Outcome.NOT_HELD), _current(held))
         if lease.until <= held.until:
             return PutOutcome(int(Outcome.HELD), _current(held))
-        refs = self._refs.get(key, ())
-        self._blocks.hold(refs, {})
-        self._forget(key, held, None)
+        self._forget(key, held)
         self._position += 1
-        if refs:
-            self._refs[key] = refs
         self._place(key, msgspec.structs.replace(held, lease=lease, position=self._position))
         return PutOutcome(int(Outcome.RENEWED), _current(held))
 
@@ -235,8 +265,8 @@ class MemoryStore:
             self._ends.rebuild({k: held.until for k, held in self._slots.items()})
         self._count(key, item, 1)
 
-    def _forget(self, key: tuple[bytes, int], item: StoredItem, now_s: int | None) -> None:
-        """Take an item out of every order; `now_s` is when its blocks became idle."""
+    def _forget(self, key: tuple[bytes, int], item: StoredItem) -> None:
+        """Take an item out of every order."""
         salt = item.item.salt
         self._count(key, item, -1)
         del self._slots[key], self._live[item.position]
@@ -245,14 +275,10 @@ class MemoryStore:
             self._shelves[group].remove(key)
         if not self._logs[salt]:
             del self._logs[salt], self._shelves[salt]
-        refs = self._refs.pop(key, ())
-        if refs:
-            self._blocks.release(refs, now_s)
 
     def _count(self, key: tuple[bytes, int], item: StoredItem, sign: int) -> None:
-        refs = self._refs.get(key)
         value = item.item
-        size = len(value.v) + (self._blocks.size(refs) if refs else 0)
+        size = len(value.v) + self._trees.get(key, _NO_TREE).bytes
         for counters, name in ((self._salts, value.salt), (self._signers, value.signer)):
             held = counters.get(name)
             if held is None:
@@ -266,11 +292,10 @@ class MemoryStore:
             row = (item.target, item.item_class, item.rank, item.until)
             self._prints.add(value.salt, row, sign)
 
-    def _remember(self, key: tuple[bytes, int], old: StoredItem) -> None:
-        if self._versions_max:
-            if key not in self._history:
-                self._history[key] = deque(maxlen=self._versions_max)
-            self._history[key].append(old)
+    def _remember(self, key: tuple[bytes, int], old: StoredItem, blocks: Set[bytes]) -> None:
+        self._blocks.remember(blocks)
+        gone = self._history.add(key, old, tuple(blocks), self._blocks.size(blocks))
+        self._blocks.forget(gone)
 
     async def drop(self, keys: Sequence[ItemKey]) -> int:
         """Forget slots."""
@@ -280,8 +305,10 @@ class MemoryStore:
         held = self._slots.get(key)
         if held is None:
             return False
-        self._forget(key, held, now_s)
-        self._history.pop(key, None)
+        self._forget(key, held)
+        tree = self._trees.pop(key, _NO_TREE)
+        self._blocks.release(tree.refs, now_s)
+        self._blocks.forget(self._history.end(key))
         return True
 
     async def sweep(self, now_s: int) -> int:
@@ -300,4 +327,4 @@ async def open_memory_store(
     settings: MemoryStoreSettings, entropy: Entropy
 ) -> AsyncIterator[ItemStore]:
     """Keep items for as long as the node lives."""
-    yield MemoryStore(entropy.bytes(16), settings.history_versions_max)
+    yield MemoryStore(entropy.bytes(16), settings.history_versions_max, settings.history_bytes_max)

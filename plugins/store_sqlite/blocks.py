@@ -34,7 +34,7 @@ class BlockTable:
         heads = Counter(names)
         fresh = [(n, len(given[n]), given[n]) for n in heads if n in given]
         self._db.many(
-            "INSERT INTO blocks (hash, heads, size, data) VALUES (?, 0, ?, ?)"
+            "INSERT INTO blocks (hash, heads, past, size, data) VALUES (?, 0, 0, ?, ?)"
             " ON CONFLICT (hash) DO NOTHING",
             fresh,
         )
@@ -43,30 +43,41 @@ class BlockTable:
             [(count, name) for name, count in heads.items()],
         )
 
-    def release(self, names: Sequence[bytes], now_s: int | None) -> None:
-        """Count one head less for each."""
+    def release(
+        self, names: Sequence[bytes], now_s: int | None, *, is_history: bool = False
+    ) -> None:
+        """Count one head less for each, and one version more where it becomes history."""
         self._db.many(
-            "UPDATE blocks SET heads = heads - 1, idle_since = ? WHERE hash = ?",
-            [(now_s, name) for name in names],
+            "UPDATE blocks SET heads = heads - 1, past = past + ?, idle_since = ? WHERE hash = ?",
+            [(int(is_history), now_s, name) for name in names],
+        )
+
+    def forget(self, names: Sequence[bytes]) -> None:
+        """Count one version in the history less for each."""
+        self._db.many(
+            "UPDATE blocks SET past = past - 1 WHERE hash = ?", [(name,) for name in names]
         )
 
     def recount(self) -> None:
-        """Count heads anew from what the items say."""
-        heads: Counter[bytes] = Counter()
-        for (refs,) in self._db.stream("SELECT refs FROM items WHERE refs IS NOT NULL", ()):
-            heads.update(split_refs(refs))
-        self._db.execute("UPDATE blocks SET heads = 0, idle_since = NULL")
-        self._db.many(
-            "UPDATE blocks SET heads = ? WHERE hash = ?", [(n, name) for name, n in heads.items()]
-        )
+        """Count heads and versions anew from what items and history say."""
+        self._db.execute("UPDATE blocks SET heads = 0, past = 0, idle_since = NULL")
+        for table, column in (("items", "heads"), ("history", "past")):
+            counts: Counter[bytes] = Counter()
+            for (refs,) in self._db.stream(f"SELECT refs FROM {table} WHERE refs IS NOT NULL", ()):
+                counts.update(split_refs(refs))
+            self._db.many(
+                f"UPDATE blocks SET {column} = ? WHERE hash = ?",
+                [(count, name) for name, count in counts.items()],
+            )
 
     def sweep(self, now_s: int) -> None:
-        """Forget what has had no head for the time of grace."""
+        """Forget what has had no head for the time of grace, and is in no version."""
         self._db.execute(
-            "DELETE FROM blocks WHERE heads = 0 AND idle_since <= ?", (now_s - BLOCK_GRACE_S,)
+            "DELETE FROM blocks WHERE heads = 0 AND past = 0 AND idle_since <= ?",
+            (now_s - BLOCK_GRACE_S,),
         )
         self._db.execute(  # unknown, or the clock was set back
             "UPDATE blocks SET idle_since = ?1"
-            " WHERE heads = 0 AND (idle_since IS NULL OR idle_since > ?1)",
+            " WHERE heads = 0 AND past = 0 AND (idle_since IS NULL OR idle_since > ?1)",
             (now_s,),
         )

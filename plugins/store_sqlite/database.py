@@ -29,6 +29,7 @@ from skycore.errors import (
     StoreReadOnlyError,
     StoreVersionError,
 )
+from store_sqlite.migrations import MIGRATIONS
 from store_sqlite.schema import METADATA, SCHEMA_VERSION
 
 __all__ = ["Database"]
@@ -97,6 +98,7 @@ class Database:
                 self._prepare()
                 if version == 0:
                     self._create(store_id)
+                self._bring_up(version or SCHEMA_VERSION)
                 self._check()
         except BaseException:
             self.close()
@@ -182,7 +184,10 @@ class Database:
         with self.transaction():
             assert self._connection is not None
             METADATA.create_all(self._connection, checkfirst=False)
-            self.execute("INSERT INTO meta VALUES (1, ?, 0)", (store_id,))
+            self.execute(
+                "INSERT INTO meta (id, store_id, position, history_bytes) VALUES (1, ?, 0, 0)",
+                (store_id,),
+            )
             self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         if self._path is not None:
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # now the header says what it is
@@ -191,6 +196,16 @@ class Database:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+    def _bring_up(self, version: int) -> None:
+        """Bring a file of an older version up to date, step by step."""
+        while version < SCHEMA_VERSION:
+            with self.transaction():
+                for statement in MIGRATIONS[version]:
+                    self.execute(statement)
+                version += 1
+                self.execute(f"PRAGMA user_version = {version}")
+            log.info("the item store's file was brought up to date schema=%d", version)
 
     def _check(self) -> None:
         """Read every page, if that is not too much; without it damage shows when it is met."""

@@ -43,6 +43,7 @@ class Slot(NamedTuple):
     salt: bytes
     signer: bytes
     size: int
+    tree_bytes: int
     refs: bytes | None
 
     @property
@@ -65,15 +66,18 @@ def _open(sealed: bytes, *facts: bytes) -> bytes | None:
     return data if _seal(data, *facts) == sealed else None
 
 
-def new_row(new: RankedItem, position: int, size: int, refs: Sequence[bytes]) -> tuple[Any, ...]:
+def new_row(
+    new: RankedItem, position: int, tree_bytes: int, refs: Sequence[bytes]
+) -> tuple[Any, ...]:
     """Return the values of `items`, from target to refs."""
     item = new.item
     facts = _FACTS.pack(new.item_class, new.admitted_ns, position)
     sealed = _seal(_encode(item), new.target, facts, new.rank, new.digest, new.sender)
     return (
         new.target, new.item_class, new.rank, new.digest, item.signer, item.subject, item.salt,
-        item.seq, item.kind, min(item.until, INTEGER_MAX), size, new.admitted_ns, position,
-        position, new.sender, None, sealed, b"".join(refs) if refs else None,
+        item.seq, item.kind, min(item.until, INTEGER_MAX), len(item.v) + tree_bytes, tree_bytes,
+        new.admitted_ns, position, position, new.sender, None, sealed,
+        b"".join(refs) if refs else None,
     )  # fmt: skip
 
 

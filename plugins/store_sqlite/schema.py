@@ -22,7 +22,7 @@ __all__ = [
     "marks",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Kept in `PRAGMA user_version`. A file with a higher one is refused and left as it is."""
 
 INTEGER_MAX: Final = 2**63 - 1
@@ -41,7 +41,9 @@ def _id() -> Column[int]:
     return Column("id", Integer, primary_key=True)
 
 
-meta = Table("meta", METADATA, _id(), _blob("store_id"), _integer("position"))
+meta = Table(
+    "meta", METADATA, _id(), _blob("store_id"), _integer("position"), _integer("history_bytes")
+)
 
 items = Table(
     "items",
@@ -58,6 +60,7 @@ items = Table(
     _integer("kind"),
     _integer("until"),  # the one that counts: the item's own, or its lease's
     _integer("bytes"),  # of the value, and of the blocks it stands on
+    _integer("tree_bytes"),  # of these blocks alone
     _integer("stored_ns"),
     _integer("item_position"),
     _integer("position"),
@@ -84,8 +87,10 @@ history = Table(
     _integer("stored_ns"),
     _integer("item_position"),
     _integer("position"),
+    _integer("bytes"),  # of the value, a little more, and of the blocks in refs
     _blob("lease", nullable=True),
     _blob("item"),
+    _blob("refs", nullable=True),  # blocks that the next version does not stand on
     Index("history_slot", "target", "class", "item_position"),
 )
 
@@ -95,11 +100,12 @@ blocks = Table(
     _id(),
     _blob("hash"),
     _integer("heads"),
+    _integer("past"),  # versions in the history that hold it
     _integer("size"),
     _integer("idle_since", nullable=True),  # NULL: in use, or the next sweep will say
     _blob("data"),
     Index("blocks_hash", "hash", unique=True),
-    Index("blocks_idle", "heads", "idle_since"),
+    Index("blocks_idle", "heads", "past", "idle_since"),
 )
 
 salts = Table(
@@ -117,7 +123,9 @@ COLUMNS: Final = (
 )
 """What a StoredItem is made of; `items` and `history` both have these."""
 
-SLOT_COLUMNS: Final = "id, target, class, rank, digest, seq, kind, until, salt, signer, bytes, refs"
+SLOT_COLUMNS: Final = (
+    "id, target, class, rank, digest, seq, kind, until, salt, signer, bytes, tree_bytes, refs"
+)
 """What a decision about a slot needs."""
 
 

@@ -23,7 +23,9 @@ from skycore.contracts.store import (
 from skycore.errors import StoreCorruptError
 from skycore.model.items import Cursor, Lease, RankedItem, StoredItem
 from skycore.model.prints import Prints
+from store_sqlite.blocks import BlockTable
 from store_sqlite.database import Database
+from store_sqlite.history import HistoryTable
 from store_sqlite.reader import Reader
 from store_sqlite.settings import SqliteStoreSettings
 from store_sqlite.writer import SWEEP_ROWS, Writer
@@ -38,7 +40,12 @@ class SqliteStore:
     """An ItemStore in a file. Calls wait for each other in order of arrival."""
 
     def __init__(
-        self, database: Database, workers: Workers, entropy: Entropy, history_versions_max: int
+        self,
+        database: Database,
+        workers: Workers,
+        entropy: Entropy,
+        history_versions_max: int,
+        history_bytes_max: int,
     ) -> None:
         self._db = database
         self._workers = workers
@@ -46,7 +53,9 @@ class SqliteStore:
         self._turn = anyio.Lock()
         prints = Prints()
         self._reader = Reader(database, prints)
-        self._writer = Writer(database, prints, history_versions_max)
+        blocks = BlockTable(database)
+        history = HistoryTable(database, blocks, history_versions_max, history_bytes_max)
+        self._writer = Writer(database, prints, blocks, history)
         self.store_id = b""
 
     async def start(self) -> None:
@@ -85,7 +94,7 @@ class SqliteStore:
             return await self._workers.run(partial(self._writing, work))
 
     def _writing(self, work: Callable[[], T]) -> T:
-        before = self._writer.position
+        before = self._writer.mark()
         try:
             with self._db.transaction():
                 return work()
@@ -103,7 +112,7 @@ class SqliteStore:
 
     def _begin_anew(self, damage: StoreCorruptError) -> StoreCorruptError:
         """Put the file aside; the store goes on, empty, under a new id."""
-        self._writer.undo(0)
+        self._writer.undo((0, 0))
         self._db.replace(self._entropy.bytes(16), str(damage))
         with self._db.reading():
             self.store_id = self._writer.load()
@@ -191,7 +200,9 @@ async def open_sqlite_store(
         lock_wait_s=settings.lock_wait_s,
         check_max_mib=settings.check_max_mib,
     )
-    store = SqliteStore(database, workers, entropy, settings.history_versions_max)
+    store = SqliteStore(
+        database, workers, entropy, settings.history_versions_max, settings.history_bytes_max
+    )
     await store.start()
     try:
         yield store

@@ -15,7 +15,9 @@ class SqliteStoreSettings(PluginSettings):
     path: str = Field(default="items.db", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")
     """Name of the file in the data folder."""
     history_versions_max: int = Field(default=4, ge=0, le=100)
-    """Replaced items kept for each slot. The file may take (1 + this) times what quotas allow."""
+    """Replaced items kept for each slot."""
+    history_bytes_max: int = Field(default=64 * 1024 * 1024, ge=0)
+    """Bytes that replaced items and blocks only of theirs may take; the oldest go first."""
     cache_mib: int = Field(default=16, ge=1, le=4_096)
     """Memory that SQLite may use to cache pages, MiB."""
     lock_wait_s: float = Field(default=2.0, ge=0, le=60)

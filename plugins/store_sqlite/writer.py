@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from skycore.contracts.store import ItemKey, Outcome, PutOutcome
 from skycore.errors import CasMismatchError, SeqTooLowError
@@ -10,9 +11,10 @@ from skycore.model.items import Kind, Lease, RankedItem
 from skycore.model.prints import Prints
 from store_sqlite.blocks import BlockTable
 from store_sqlite.database import Database
+from store_sqlite.history import HistoryTable
 from store_sqlite.reader import chunks
 from store_sqlite.rows import Slot, new_row, seal_lease, split_refs
-from store_sqlite.schema import COLUMNS, INTEGER_MAX, SLOT_COLUMNS, marks
+from store_sqlite.schema import INTEGER_MAX, SLOT_COLUMNS, marks
 
 __all__ = ["SWEEP_ROWS", "Writer"]
 
@@ -20,35 +22,47 @@ Key = tuple[bytes, int]
 SWEEP_ROWS = 2_000
 """Slots dropped in one transaction: other calls come in between."""
 _WRITTEN = (
-    "target, class, rank, digest, signer, subject, salt, seq, kind, until, bytes, stored_ns,"
-    " item_position, position, sender, lease, item, refs"
+    "target, class, rank, digest, signer, subject, salt, seq, kind, until, bytes, tree_bytes,"
+    " stored_ns, item_position, position, sender, lease, item, refs"
 )
-_INSERT = f"INSERT INTO items ({_WRITTEN}) VALUES ({marks(18)})"
-_UPDATE = f"UPDATE items SET ({_WRITTEN}) = ({marks(18)}) WHERE id = ?"
-_KEPT = COLUMNS.removeprefix("id, ")
-_REMEMBER = f"INSERT INTO history ({_KEPT}) SELECT {_KEPT} FROM items WHERE id = ?"
-_FORGET_OLDEST = (
-    "DELETE FROM history WHERE target = ?1 AND class = ?2 AND item_position <= "
-    "(SELECT item_position FROM history WHERE target = ?1 AND class = ?2"
-    " ORDER BY item_position DESC LIMIT 1 OFFSET ?3)"
-)
+_INSERT = f"INSERT INTO items ({_WRITTEN}) VALUES ({marks(19)})"
+_UPDATE = f"UPDATE items SET ({_WRITTEN}) = ({marks(19)}) WHERE id = ?"
+
+
+class _Change(NamedTuple):
+    """What becomes of the blocks when an item takes its slot."""
+
+    names: tuple[bytes, ...]
+    added: Sequence[bytes]
+    removed: Sequence[bytes]
+
+
+_NO_CHANGE = _Change((), (), ())
+_Stored = tuple[RankedItem, Slot | None, _Change]
 
 
 class Writer:
     """The writing half of the store. `position` is the end of the change log as committed."""
 
-    def __init__(self, database: Database, prints: Prints, versions_max: int) -> None:
+    def __init__(
+        self, database: Database, prints: Prints, blocks: BlockTable, history: HistoryTable
+    ) -> None:
         self._db = database
         self._prints = prints
-        self._blocks = BlockTable(database)
-        self._versions_max = versions_max
+        self._blocks = blocks
+        self._history = history
+        self._written = (0, 0)
+        """Position and bytes of history, as the file has them."""
         self._salts: dict[bytes, list[int]] = {}
         self._signers: dict[bytes, list[int]] = {}
         self.position = 0
 
     def load(self) -> bytes:
         """Read where the log ends; return the store's id."""
-        [(store_id, self.position)] = self._db.rows("SELECT store_id, position FROM meta")
+        [(store_id, self.position, self._history.bytes)] = self._db.rows(
+            "SELECT store_id, position, history_bytes FROM meta"
+        )
+        self._written = self.mark()
         self._prints.forget()
         return bytes(store_id)
 
@@ -65,16 +79,16 @@ class Writer:
 
     def _put(self, items: Sequence[RankedItem], given: Mapping[bytes, bytes]) -> list[PutOutcome]:
         slots = self._slots(item.target for item in items)
-        refs = {i: tuple(dict.fromkeys(new.refs)) for i, new in enumerate(items) if new.refs}
-        sizes = self._blocks.sizes({name for names in refs.values() for name in names}, given)
+        changes = [_change(new, slots.get((new.target, new.item_class))) for new in items]
+        touched = {n for change in changes for part in change[1:] for n in part}
+        sizes = self._blocks.sizes(touched, given) if touched else {}
         outcomes = []
-        stored: list[tuple[RankedItem, Slot | None, tuple[bytes, ...]]] = []
-        for i, new in enumerate(items):
+        stored: list[_Stored] = []
+        for new, change in zip(items, changes, strict=True):
             held = slots.get((new.target, new.item_class))
-            names = refs.get(i, ())
-            outcome = _refusal(new, held, tuple(n for n in names if n not in sizes))
+            outcome = _refusal(new, held, tuple(n for n in change.added if n not in sizes))
             if outcome is None:
-                stored.append((new, held, names))
+                stored.append((new, held, change))
                 seq = 0 if new.item.kind == Kind.TOMBSTONE else new.item.seq
                 outcome = PutOutcome(0, seq)
             outcomes.append(outcome)
@@ -84,41 +98,38 @@ class Writer:
 
     def _write(
         self,
-        stored: Sequence[tuple[RankedItem, Slot | None, tuple[bytes, ...]]],
+        stored: Sequence[_Stored],
         sizes: Mapping[bytes, int],
         given: Mapping[bytes, bytes],
     ) -> None:
         inserts, updates, replaced = [], [], []
         position = self.position
-        for new, held, names in stored:
+        for new, held, change in stored:
             position += 1
-            size = len(new.item.v) + sum(sizes[name] for name in names)
-            row = new_row(new, position, size, names)
+            tree_bytes = held.tree_bytes if held else 0
+            if change is not _NO_CHANGE:
+                tree_bytes += sum(sizes[name] for name in change.added)
+                tree_bytes -= sum(sizes.get(name, 0) for name in change.removed)
+            row = new_row(new, position, tree_bytes, change.names)
             if held is None:
                 inserts.append(row)
             else:
                 updates.append((*row, held.id))
-                replaced.append(held)
+                replaced.append((held, change.removed))
                 self._count(held, -1)
-            self._add(new.item.salt, new.item.signer, size, 1)
+            self._add(new.item.salt, new.item.signer, len(new.item.v) + tree_bytes, 1)
             if self._prints.watches(new.item.salt):
                 until = min(new.item.until, INTEGER_MAX)
                 self._prints.add(new.item.salt, (new.target, new.item_class, new.rank, until), 1)
-        self._remember(replaced)
+        self._blocks.hold((name for _, _, change in stored for name in change.added), given)
+        for new, _, change in stored:
+            self._blocks.release(
+                change.removed, new.admitted_ns // 10**9, is_history=self._history.is_kept
+            )
+        self._history.remember(replaced, sizes)
         self._db.many(_INSERT, inserts)
         self._db.many(_UPDATE, updates)
-        self._blocks.hold((name for _, _, names in stored for name in names), given)
-        for new, held, _ in stored:
-            if held is not None and held.refs:
-                self._blocks.release(split_refs(held.refs), new.admitted_ns // 10**9)
         self._moved_to(position)
-
-    def _remember(self, replaced: Sequence[Slot]) -> None:
-        if not self._versions_max:
-            return
-        self._db.many(_REMEMBER, [(held.id,) for held in replaced])
-        keep = self._versions_max
-        self._db.many(_FORGET_OLDEST, [(held.target, held.item_class, keep) for held in replaced])
 
     # --- leases ---------------------------------------------------------------------------------
 
@@ -176,19 +187,14 @@ class Writer:
                 f"INSERT INTO {table} (name, items, bytes)"
                 f" SELECT {column}, count(*), sum(bytes) FROM items GROUP BY {column}"
             )
-        self._db.execute(
-            "DELETE FROM history WHERE NOT EXISTS (SELECT 1 FROM items"
-            " WHERE items.target = history.target AND items.class = history.class)"
-        )
+        self._history.end_without_slot()
         self._blocks.recount()
         self._prints.forget()
+        self._moved_to(self.position)
 
     def _remove(self, slots: Sequence[Slot], now_s: int | None) -> None:
         self._db.many("DELETE FROM items WHERE id = ?", [(slot.id,) for slot in slots])
-        self._db.many(
-            "DELETE FROM history WHERE target = ? AND class = ?",
-            [(slot.target, slot.item_class) for slot in slots],
-        )
+        self._history.end({(slot.target, slot.item_class) for slot in slots})
         for slot in slots:
             self._count(slot, -1)
             if slot.refs:
@@ -230,13 +236,18 @@ class Writer:
             gone = [(name,) for name, count, _ in rows if count < 0]
             self._db.many(f"DELETE FROM {table} WHERE name = ? AND items <= 0", gone)
             changes.clear()
-        if position != self.position:
-            self._db.execute("UPDATE meta SET position = ?", (position,))
-            self.position = position
-
-    def undo(self, position: int) -> None:
-        """Forget what a call that was rolled back has left in memory."""
         self.position = position
+        if self._written != self.mark():
+            self._db.execute("UPDATE meta SET position = ?, history_bytes = ?", self.mark())
+            self._written = self.mark()
+
+    def mark(self) -> tuple[int, int]:
+        """Return what has to be known to undo a call: position and bytes of history."""
+        return self.position, self._history.bytes
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Forget what a call that was rolled back has left in memory."""
+        self.position, self._history.bytes = self._written = mark
         self._salts.clear()
         self._signers.clear()
         self._prints.forget()
@@ -253,6 +264,17 @@ def _without_repeats(items: Sequence[RankedItem]) -> Iterable[Sequence[RankedIte
             seen.clear()
         seen.add(key)
     yield items[start:]
+
+
+def _change(new: RankedItem, held: Slot | None) -> _Change:
+    old = held.refs if held is not None else None
+    if not new.refs and not old:
+        return _NO_CHANGE
+    before = dict.fromkeys(split_refs(old))
+    after = dict.fromkeys(new.refs)
+    return _Change(
+        tuple(after), [n for n in after if n not in before], [n for n in before if n not in after]
+    )
 
 
 def _refusal(new: RankedItem, held: Slot | None, missing: tuple[bytes, ...]) -> PutOutcome | None:

@@ -140,7 +140,8 @@ class ItemStore(Protocol):
         rank is SeqTooLow's code (302) with the current seq; a head whose `refs` are neither stored
         nor in `blocks` is MISSING_BLOCKS; a higher rank is STORED, without a lease, and the old
         item goes to history. Blocks are counted by reference in the same transaction; those that
-        no accepted head refers to are not kept. `blocks` are by SHA256, checked by the caller.
+        no accepted head refers to are not kept. `blocks` are by SHA256, checked by the caller. Of a
+        head that replaces another only the blocks that differ are written.
         """
         ...
 
@@ -181,9 +182,9 @@ class ItemStore(Protocol):
         ...
 
     async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
-        """Return replaced items of a target, newest arrival first.
+        """Return replaced items of a target, newest arrival first, with all of their blocks.
 
-        Bounded by the store's settings; it ends with its slot.
+        Bounded by the store's settings, in versions and in bytes; it ends with its slot.
         """
         ...
 
@@ -195,8 +196,8 @@ class ItemStore(Protocol):
         """Drop the slots whose `until` < now_s, and blocks unreferenced for 120 s; count slots.
 
         The 120 s begin at the admission of the head that replaced the last one to refer to a
-        block, or at the first sweep that finds it unreferenced. A store may do it in portions, each
-        a transaction of its own.
+        block, or at the first sweep that finds it unreferenced; versions in the history refer to
+        theirs. A store may do it in portions, each a transaction of its own.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -50,7 +51,7 @@ class HousekeepingContract:
     async def test_c28_blocks_of_a_replaced_head_stay_for_its_readers(
         self, open_store: OpenStore
     ) -> None:
-        """For 120 s, and as long as another head stands on them."""
+        """For 120 s, and as long as another head or a version in the history stands on them."""
         async with open_store() as store:
             (a, a_data), (b, b_data), (c, c_data) = (_block(x) for x in "abc")
             now = START_S
@@ -61,16 +62,63 @@ class HousekeepingContract:
             await store.renew([lease_for(ranked(until=now + 10), now + 500)], 0)
             later = ranked(seq=2, refs=[c], admitted_ns=now * 10**9, until=now + 999)
             await store.put_many([later], {c: c_data})
+            for seq in range(3, 103):  # until the first is history no more
+                again = ranked(seq=seq, refs=[c], admitted_ns=now * 10**9, until=now + 999)
+                await store.put_many([again])
             assert await store.sweep(now + 119) == 0
             assert list(await store.blocks([a, b, c])) == [a_data, b_data, c_data]
             await store.sweep(now + 121)
+            await store.sweep(now + 242)
             assert list(await store.blocks([a, b, c])) == [None, b_data, c_data]
             assert await store.drop([ItemKey(later.target, 3)]) == 1
+            now += 121
             await store.sweep(now + 130)
             await store.sweep(now + 249)
             assert (await store.blocks([c])) == [c_data]
             await store.sweep(now + 251)
             assert list(await store.blocks([b, c])) == [b_data, None]
+
+    async def test_c47_versions_in_the_history_keep_their_blocks(
+        self, open_store: OpenStore
+    ) -> None:
+        """Yesterday's list is still there, whole, for as long as its head is told of."""
+        async with open_store() as store:
+            blocks = dict(_block(f"block{n}") for n in range(40))
+            names, heads, dice = list(blocks), {}, random.Random(47)
+            for seq in range(1, 30):
+                refs = dice.sample(names, dice.randrange(9))
+                head = ranked(seq=seq, refs=refs, admitted_ns=START_S * 10**9, until=START_S + 9**6)
+                heads[seq] = head
+                assert (await store.put_many([head], blocks))[0].code == Outcome.STORED
+                await store.sweep(START_S + seq * 200)
+                told = await store.history(head.target, 100)
+                for old in told:
+                    told_of = heads[old.item.seq].refs
+                    assert list(await store.blocks(told_of)) == [blocks[n] for n in told_of]
+                [used] = (await store.usage()).values()
+                assert used == (1, len(head.item.v) + sum(len(blocks[n]) for n in head.refs))
+            assert len(told) >= 1
+            await store.drop([ItemKey(head.target, 3)])
+            await store.sweep(START_S + 10**5)
+            await store.sweep(START_S + 10**5 + 121)
+            assert set(await store.blocks(names)) == {None}
+
+    async def test_l24_a_large_head_that_hardly_changes_costs_the_change(
+        self, open_store: OpenStore
+    ) -> None:
+        """Blocks that stay need not come again, and are counted once."""
+        async with open_store() as store:
+            blocks = dict(_block(f"block{n}") for n in range(600))
+            names = list(blocks)
+            await store.put_many([ranked(refs=names[:500])], blocks)
+            change = {name: blocks[name] for name in names[500:505]}
+            second = ranked(seq=2, refs=[*names[5:500], *names[500:505]])
+            assert (await store.put_many([second], change))[0].code == Outcome.STORED
+            third = ranked(seq=3, refs=[*names[5:500], names[599]])
+            [lacking] = await store.put_many([third])
+            assert (lacking.code, lacking.missing) == (Outcome.MISSING_BLOCKS, (names[599],))
+            size = len(second.item.v) + sum(len(blocks[name]) for name in second.refs)
+            assert await store.usage() == {b"tp": Usage(1, size)}
 
     async def test_an_idle_block_is_taken_up_again(self, open_store: OpenStore) -> None:
         """A new head within the grace needs not send it."""

@@ -65,9 +65,10 @@ async def test_what_is_gone_takes_no_memory():
     assert await store.sweep(START_S + 301) == 50
     await store.sweep(START_S + 500)
     assert set(store._logs) == set(store._shelves) == {None}
-    for kept in (store._slots, store._live, store._history, store._refs, store._salts,
+    for kept in (store._slots, store._live, store._history._slots, store._trees, store._salts,
                  store._signers, store._prints._known, store._blocks._data,
-                 store._blocks._heads, store._blocks._idle):  # fmt: skip
+                 store._blocks._heads, store._blocks._idle, store._blocks._past,
+                 store._history._ages):  # fmt: skip
         assert not kept
 
 

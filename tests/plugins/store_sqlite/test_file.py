@@ -23,6 +23,7 @@ from skycore.errors import (
 )
 from skycore.testing.contracts.store_model import START_NS, START_S, ranked, read_all
 from skycore.testing.fakes import InlineWorkers, SeededEntropy
+from store_sqlite.schema import SCHEMA_VERSION
 from store_sqlite.service import open_sqlite_store
 from store_sqlite.settings import SqliteStoreSettings
 
@@ -224,7 +225,7 @@ async def test_a_database_of_another_program_is_left_alone(tmp_path):
     assert (tmp_path / "items.db").read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [2, 9_999])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 9_999])
 async def test_q09_a_newer_schema_is_refused_and_untouched(tmp_path, version):
     await written(tmp_path)
     with sqlite3.connect(tmp_path / "items.db") as newer:
