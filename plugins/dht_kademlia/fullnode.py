@@ -12,8 +12,8 @@ import hashlib
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import anyio
@@ -26,7 +26,7 @@ from dht_kademlia.standing import Standing
 from dht_kademlia.sync import Cursors
 from dht_kademlia.watch import RETRY_FIRST_S, RETRY_LONGEST_S, FirstPull, Follower, locate
 from skycore.contracts.dht import DhtMode, ReconcileReport
-from skycore.errors import ProtocolError, TransportError
+from skycore.errors import ProtocolError, StreamError, TransportError
 from skycore.model.addresses import Contact
 from skycore.model.keys import short
 from skycore.model.limits import CALL_TIMEOUT_S
@@ -47,7 +47,7 @@ LOST_S: Final = 120.0
 GRACE_S: Final = 120.0
 """After so long a full node advertises itself even if no pull came to its end."""
 CURSORS_S: Final = 30.0
-COMPARED_AT_ONCE: Final = 2
+COMPARED_AT_ONCE: Final = 4
 """Comparisons with peers at one time: each holds pages of both sides."""
 
 
@@ -63,6 +63,7 @@ class Live:
         self._keeping: Counter[bytes | None] = Counter()
         self._scopes: dict[bytes | None, anyio.CancelScope] = {}
         self._began_s = node.clock.now()
+        self._is_dirty = False
         self._tasks: TaskGroup
 
     @property
@@ -87,10 +88,11 @@ class Live:
                 tasks.cancel_scope.cancel()
 
     async def _save(self) -> None:
-        moved = [f for f in self._standing.followed if f.is_dirty]
-        for followed in moved:
+        for followed in self._standing.followed:
+            self._is_dirty |= followed.is_dirty
             followed.is_dirty = False
-        if moved:
+        if self._is_dirty:
+            self._is_dirty = False
             self._cursors.save()
 
     def set_mode(self, mode: DhtMode) -> None:
@@ -142,13 +144,19 @@ class Live:
 
     async def _follow(self, public: bytes, first: FirstPull) -> None:
         follower = Follower(self._node, self._cursors, public, None, first, self._compare_all)
-        self._standing.followed.append(follower.state)
-        scope = self._following[public]
+        with self._listed(follower), self._following[public]:
+            await follower.run()
+
+    @contextmanager
+    def _listed(self, follower: Follower) -> Iterator[None]:
+        """Let the status know of a follower while it runs."""
+        followed = self._standing.followed
+        followed.append(follower.state)
         try:
-            with scope:
-                await follower.run()
+            yield
         finally:
-            self._standing.followed.remove(follower.state)
+            followed.remove(follower.state)
+            self._is_dirty |= follower.state.is_dirty
 
     def _complete(self) -> None:
         if not self._standing.is_complete:
@@ -157,14 +165,20 @@ class Live:
             self._standing.change()
 
     async def _compare_all(self, contact: Contact) -> bool:
+        if self._standing.is_refusing:
+            return False  # each comparison would bring, and refuse, all that there is no room for
         return (await self.compare(contact, None)).complete
 
     async def compare(
         self, contact: Contact, salt: bytes | None, *, dry_run: bool = False
     ) -> ReconcileReport:
         """Compare with a peer and repair both sides. Raises `TransportError`, `ProtocolError`."""
+        report: ReconcileReport | None = None
         async with self._compared:
-            report = await reconcile(self._node, contact, salt, dry_run=dry_run)
+            with anyio.move_on_after(self._node.settings.sync_s_max):
+                report = await reconcile(self._node, contact, salt, dry_run=dry_run)
+        if report is None:
+            raise StreamError(f"comparing with {short(contact.public)} took too long")
         if not dry_run:
             self._standing.last_reconcile = report
             self._standing.last_reconcile_s = self._node.clock.now()
@@ -173,7 +187,8 @@ class Live:
     async def _choose(self) -> tuple[set[bytes], int]:
         """Return whom to follow, and how many peers have yet to say what they are.
 
-        Of the full nodes known, those that come first in this node's own order are followed.
+        Of the full nodes known, those that come first in this node's own order are followed; seeds
+        have half of the places, because whoever makes many keys cannot make one of these.
         """
         node, now = self._node, self._node.clock.now()
         known = {e.contact.public for e in node.table if e.mode == "full"}
@@ -190,7 +205,11 @@ class Live:
         def order(public: bytes) -> tuple[bool, bytes]:
             return public in lost, hashlib.sha256(own + public).digest()
 
-        return set(sorted(known, key=order)[: node.settings.full_nodes_max]), unknown
+        most = node.settings.full_nodes_max
+        chosen = sorted(known, key=order)
+        seeds = [p for p in chosen if any(p == seed.public for seed in node.seeds)]
+        first = seeds[: (most + 1) // 2]
+        return set([*first, *(p for p in chosen if p not in first)][:most]), unknown
 
     def _ask(self) -> int:
         """Ask some peers what they are, strangers first; return how many have yet to say."""
@@ -244,27 +263,25 @@ class Live:
                     await changed.wait()
                     continue
                 contacts = await self._full_contacts()
-                heard = bool(contacts) and await self._once(contacts[turn % len(contacts)], salt)
-                turn, failures = turn + 1, 1 if heard else failures + 1
+                lasted = bool(contacts) and await self._once(contacts[turn % len(contacts)], salt)
+                turn, failures = turn + 1, 1 if lasted else failures + 1
                 await anyio.sleep(backoff_s(failures, RETRY_FIRST_S, RETRY_LONGEST_S, node.dice))
 
     async def _once(self, contact: Contact, salt: bytes | None) -> bool:
-        """Follow one peer for one connection; tell whether anything came of it."""
+        """Follow one peer for one connection; tell whether it lasted."""
 
         async def compare(contact: Contact) -> bool:
             return (await self.compare(contact, salt)).complete
 
         follower = Follower(self._node, self._cursors, contact.public, salt, FirstPull(), compare)
-        self._standing.followed.append(follower.state)
-        try:
+        lasted = False
+        with self._listed(follower):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(follower.compare_now_and_then)
                 tasks.start_soon(self._until_full, tasks.cancel_scope)
-                await follower.session()
+                lasted = await follower.session()
                 tasks.cancel_scope.cancel()
-        finally:
-            self._standing.followed.remove(follower.state)
-        return follower.state.pages > 0
+        return lasted
 
     async def _until_full(self, scope: anyio.CancelScope) -> None:
         while self._node.mode is not DhtMode.FULL:

@@ -38,6 +38,7 @@ RETRY_FIRST_S: Final = 1.0
 RETRY_LONGEST_S: Final = 30.0
 TURN_S: Final = 30.0
 """How long one peer waits for another one's first pull, before it goes on without."""
+LASTING_S: Final = 60.0
 AGAIN_S: Final = 30.0
 """Comparisons asked for by trouble come no closer together than this."""
 
@@ -121,15 +122,16 @@ class Follower:
             tasks.start_soon(self.compare_now_and_then)
             failures = 0
             while True:
-                heard = self.state.pages
-                await self.session()
-                failures = 1 if self.state.pages > heard else failures + 1
+                failures = 1 if await self.session() else failures + 1
                 dice = self._node.dice
                 await anyio.sleep(backoff_s(failures, RETRY_FIRST_S, RETRY_LONGEST_S, dice))
 
-    async def session(self) -> None:
-        """Follow until the connection ends; raises nothing that a peer can cause."""
-        node, state = self._node, self.state
+    async def session(self) -> bool:
+        """Follow until the connection ends; raises nothing that a peer can cause.
+
+        Returns whether it lasted: one that ends soon, time and again, is as good as none.
+        """
+        node, state, began_s = self._node, self.state, self._node.clock.now()
         self.contact = None
         try:
             await self._follow(await locate(node, state.peer))
@@ -140,22 +142,19 @@ class Follower:
         finally:
             if state.is_live:
                 state.down(node.clock.now(), "given up")
+        return node.clock.now() - began_s > LASTING_S
 
     async def compare_now_and_then(self) -> None:
-        """Compare after every connect and every `reconcile_interval_s`; sooner where one failed."""
-        node, failures = self._node, 0
+        """Compare after every connect and every `reconcile_interval_s`; again where that failed."""
+        interval_s, dice = self._node.settings.reconcile_interval_s, self._node.dice
         while True:
-            if failures:
-                longest_s = node.settings.reconcile_interval_s
-                wait_s = backoff_s(failures, RETRY_FIRST_S, longest_s, node.dice)
-            else:
-                wait_s = backoff_s(1, node.settings.reconcile_interval_s, 1e9, node.dice)
-            with anyio.move_on_after(wait_s):
+            with anyio.move_on_after(backoff_s(1, interval_s, interval_s, dice)):
                 await self._due.wait()
-            self._due = anyio.Event()
-            failures = 0 if await self._compared() else failures + 1
-            if not failures:
-                await anyio.sleep(min(AGAIN_S, node.settings.reconcile_interval_s / 2))
+            self._due, failures = anyio.Event(), 0
+            while not await self._compared():
+                failures += 1
+                await anyio.sleep(backoff_s(failures, RETRY_FIRST_S, interval_s, dice))
+            await anyio.sleep(min(AGAIN_S, interval_s / 2))
 
     async def _compared(self) -> bool:
         if self.contact is None:
