@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.harness import Report
 
-BENCHES = ("start", "noise", "links", "store", "sync", "reconcile", "dht", "simulation")
+BENCHES = ("start", "noise", "links", "store", "sync", "records", "reconcile", "dht", "simulation")
 
 
 def main() -> None:

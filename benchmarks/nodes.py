@@ -71,8 +71,12 @@ async def open_node(
     data: Path | None = None,
     bootstrap: Sequence[str] = (),
     gate: dict[str, Any] | None = None,
+    live: bool = False,
 ) -> AsyncIterator[Node]:
-    """Run a node with the real plugins on a loopback port of its own."""
+    """Run a node with the real plugins on a loopback port of its own.
+
+    Full nodes keep in step with each other only where they are `live`.
+    """
     other = {"store_memory": "store_sqlite", "store_sqlite": "store_memory"}[store]
     settings = {
         "node": {
@@ -81,7 +85,7 @@ async def open_node(
             "enable": [store, *(["bench_echo"] if echo else [])],
         },
         "transport_stcpr": {"listen": "127.0.0.1:0"},
-        "dht_kademlia": {"bootstrap": list(bootstrap), "full_nodes_max": 0},
+        "dht_kademlia": {"bootstrap": list(bootstrap), "full_nodes_max": 16 if live else 0},
         "access_whitelist": {"whitelist": [_public(CLIENT)]},
         "gate": ROOM if gate is None else gate,
         # everybody here has one source host, whose share of handshakes is 8 by default

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import random
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from skycore.model.entries import TransportEntry
 from skycore.model.items import MutableItem, make_item
 from skycore.model.keys import SecretKey
 from skycore.model.network import NetworkConstants
 
 __all__ = [
     "FLEET_HUBS",
+    "HEARTBEAT_RECORDS",
     "HUB_SIZES",
     "changed",
     "fleet",
+    "hub_entries",
     "hubs",
     "secret_of",
     "signed_items",
@@ -26,6 +30,8 @@ FLEET_TRANSPORTS: Final = 4_615
 FLEET_HUBS: Final = (916, 883, 552, 351, 332, 322)
 """Edges of the largest visors, as counted in production in April 2026."""
 HUB_SIZES: Final = (1, 200, 552, 916, 5_000)
+HEARTBEAT_RECORDS: Final = 50_000
+"""W-heartbeat: records registered anew every 90 s, of which 1 % have changed."""
 _FLEET_TYPES: Final = (("stcpr", 28), ("sudph", 71), ("dmsg", 1))
 
 _ITEMS_A_SIGNER: Final = 10
@@ -104,3 +110,21 @@ def hubs() -> Iterator[list[tuple[int, int, str]]]:
     """W-hub: one visor with 1, 200, 552, 916 and 5,000 transports."""
     for size in HUB_SIZES:
         yield [(0, other, "stcpr") for other in range(1, size + 1)]
+
+
+def hub_entries(size: int, *, changed: int | None = None) -> list[TransportEntry]:
+    """Return the transports of a W-hub visor; the one at index `changed` has another label."""
+    edge = _key_text("hub")
+    return [
+        TransportEntry(
+            t_id=uuid.uuid5(uuid.NAMESPACE_OID, f"hub/{index}"),
+            edges=(edge, _key_text(f"visor/{index}")),
+            type="stcpr",
+            label="changed" if index == changed else "automatic",
+        )
+        for index in range(size)
+    ]
+
+
+def _key_text(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
