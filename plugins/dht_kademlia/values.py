@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dht_kademlia.node import Kademlia
 from skycore.errors import MissingBlocksError, SkycoreError
 from skycore.model.items import StoredItem, mutable_item_target
-from skycore.model.limits import BLOCK_GRACE_S, TREE_BYTES_MAX
+from skycore.model.limits import TREE_BYTES_MAX
 
 __all__ = ["PIECE_MAX", "WholeValues"]
 
@@ -56,7 +56,7 @@ class WholeValues:
         except MissingBlocksError as gone:
             raise SkycoreError(
                 "the blocks of this version are not here any more",
-                hint=f"those of a replaced version stay for {BLOCK_GRACE_S} s",
+                hint="a store keeps those of replaced versions as far as its settings allow",
             ) from gone
         self._keep(stored.digest, value)
         return value

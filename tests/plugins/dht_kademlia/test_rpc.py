@@ -1,5 +1,6 @@
 """The methods: what people ask a node's DHT."""
 
+import random
 from typing import Annotated
 
 import msgspec
@@ -14,6 +15,7 @@ from skycore.contracts.rpc import Caller, RpcContext
 from skycore.contracts.status import Health
 from skycore.errors import NamespaceError, RpcError
 from skycore.model.items import ItemClass, Kind, make_item
+from skycore.model.limits import RPC_FRAME_MAX, VALUE_MAX
 from skycore.testing.fakes import TEST_NETWORK, identity
 
 
@@ -203,3 +205,38 @@ def test_salts_as_text():
     assert salt_text(b"\xff\x00") == "hex:ff00"
     assert salt_text(b"hex:00") == "hex:6865783a3030"
     assert identity("u1").public
+
+
+def test_l17_a_listing_of_ten_thousand_in_shuffled_seq_is_complete(told, make):
+    async def story(call, alice, bob):
+        seqs = random.Random(1).sample(range(1, 10**6), 10_000)
+        items = [make("u1", seq=seq % 999 + 1, salt=b"%d" % seq) for seq in seqs]
+        await bob.items.admit(items, sender=b"")
+        after, seen = "", []
+        while True:
+            page = await call("dht.list", limit=1_000, after=after, brief=True)
+            seen += [item.salt for item in page.items]
+            after = page.next
+            if not after:
+                break
+        assert page.total == 10_000
+        assert len(seen) == 10_000
+        assert set(seen) == {str(seq) for seq in seqs}
+
+    told(story)
+
+
+def test_c23_a_listing_of_the_largest_values_fits_its_frames(told, make):
+    async def story(call, alice, bob):
+        await bob.items.admit([make(f"u{i}", v=b"\1" * VALUE_MAX) for i in range(40)], sender=b"")
+        after, count = "", 0
+        while True:
+            page = await call("dht.list", limit=500, after=after)
+            assert len(msgspec.json.encode(page)) < RPC_FRAME_MAX
+            count += len(page.items)
+            after = page.next
+            if not after:
+                break
+        assert count == 40
+
+    told(story)
