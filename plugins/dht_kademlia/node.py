@@ -298,10 +298,12 @@ class Kademlia:
         settle: int = K,
         also: Sequence[Contact] = (),
         first: Sequence[Contact] = (),
+        patient: bool = False,
     ) -> Lookup:
         """Look for the nodes closest to a target; `also` are starting points besides the table.
 
-        `first` are asked before the others and in any case, however far they are.
+        `first` are asked before the others and in any case, however far they are. `patient`: slow
+        nodes are waited for, as those nearest have to be where all must agree who that is.
         """
         start = [e.contact for e in self.table.closest(target)]
         lookup = Lookup(
@@ -310,6 +312,7 @@ class Kademlia:
             own=self.identity.public,
             now=self.clock.now(),
             settle=settle,
+            patient=patient,
         )
         request = FindNode(target.to_bytes(32, "big"))
 
