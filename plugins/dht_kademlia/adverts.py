@@ -30,7 +30,15 @@ from skycore.model.items import ItemClass, Kind, StoredItem, mutable_item_target
 from skycore.model.keys import PubKey
 from skycore.model.limits import CLOCK_SKEW_MAX_S
 
-__all__ = ["FULLNODE", "Advert", "find_full_nodes", "fresh_adverts", "open_adverts"]
+__all__ = [
+    "ADVERT_S",
+    "FULLNODE",
+    "Advert",
+    "find_full_nodes",
+    "fresh_adverts",
+    "open_adverts",
+    "read_advert",
+]
 
 log = logging.getLogger(__name__)
 FULLNODE: Final = b"fullnode"

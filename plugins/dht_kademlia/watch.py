@@ -31,7 +31,7 @@ from skycore.model.keys import PubKey, short
 from skycore.model.numbers import DhtMethod
 from skycore.tasks import backoff_s
 
-__all__ = ["FirstPull", "Follower", "locate"]
+__all__ = ["RETRY_FIRST_S", "RETRY_LONGEST_S", "FirstPull", "Follower", "locate"]
 
 log = logging.getLogger(__name__)
 RETRY_FIRST_S: Final = 1.0
