@@ -200,8 +200,8 @@ async def gather(
 ) -> dict[bytes, bytes]:
     """Return all blocks of a manifest: those that came, our own store's, then the holders'.
 
-    `deep` asks for everything below what lacks: not where most of it is here. The next holder is asked where one fails, lies or has not all. Raises `MissingBlocksError`,
-    `NamespaceError`.
+    `deep` asks for everything below what lacks: not where most of it is here. The next holder is
+    asked where one fails, lies or has not all. Raises `MissingBlocksError`, `NamespaceError`.
     """
     root = read_manifest(item.v).root
     blocks = dict(came)

@@ -31,13 +31,13 @@ def replica_of(contact: Contact, said: Stored) -> Replica:
     return Replica(contact.public, said.code, said.seq, said.text)
 
 
-async def places(node: Kademlia, target: int, also: Sequence[Contact] = ()) -> list[Contact]:
+async def places(node: Kademlia, target: int, *, patient: bool = False) -> list[Contact]:
     """Return the k closest nodes, and spare ones behind them.
 
     Whoever knows fewer than k nodes in all sends to all of them: there is nothing to look for
-    that the next refresh would not bring.
+    that the next refresh would not bring. `patient`: the closest are among them, slow or not.
     """
-    lookup = await node.find_nodes(target, settle=SETTLE, also=also)
+    lookup = await node.find_nodes(target, settle=SETTLE, patient=patient)
     return lookup.closest(SPARE)
 
 

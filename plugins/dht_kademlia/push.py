@@ -248,7 +248,6 @@ class _Delivery:
             method,
             frame,
             timeout_s=CALL_TIMEOUT_S if plain else PAGE_TIMEOUT_S,
-            again=all(put.cas is None for put in puts),
             meter=self._meter,
         )
         assert isinstance(reply, Outcomes | Stored)

@@ -223,7 +223,7 @@ async def _expecting(cargo: Cargo, index: int) -> PutReport:
     if _is_final(verdict):
         return PutReport(verdict)
     number = int.from_bytes(item.target, "big")
-    contacts = await places(node, number)
+    contacts = await places(node, number, patient=True)
     own, asked = await _decide(cargo, index, number, contacts)
     if own is None or _is_final(own):
         if own and own.code == CasMismatchError.code:

@@ -104,6 +104,7 @@ class Lookup:
         k: int = K,
         alpha: int = ALPHA,
         first: Sequence[Contact] = (),
+        patient: bool = False,
     ) -> None:
         self.target = target
         self.best = best
@@ -117,6 +118,8 @@ class Lookup:
         self._alpha = alpha
         self._settle = min(settle, k)
         self._wants_value = wants_value
+        self._unwanted = _State.FAILED if patient else _State.SLOW
+        """Slow nodes are passed over, or waited for until they fail."""
         self._quorum = quorum
         self._deadline = now + DEADLINE_S
         self._agreeing = 0
@@ -275,8 +278,8 @@ class Lookup:
         """Return those of the k closest without whose word the lookup is not over."""
         if self._wants_value:
             return window
-        # a place to put: whoever is slow is no good place anyway
-        return [c for c in window if c.state is not _State.SLOW][: self._settle]
+        # a place to put: whoever is slow is no good place anyway, unless all must agree on it
+        return [c for c in window if c.state is not self._unwanted][: self._settle]
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -317,7 +320,7 @@ class Lookup:
 
     def closest(self, spare: int = 0) -> list[Contact]:
         """Return the k closest that were not found dead or slow, and up to `spare` more."""
-        alive = [c for c in self._list if c.state not in (_State.FAILED, _State.SLOW)]
+        alive = [c for c in self._list if c.state not in (_State.FAILED, self._unwanted)]
         return [c.contact for c in alive[: self._k + spare]]
 
     def dead(self) -> list[bytes]:
