@@ -184,7 +184,7 @@ class Live:
             self._standing.last_reconcile_s = self._node.clock.now()
         return report
 
-    async def _choose(self) -> tuple[set[bytes], int]:
+    async def _choose(self) -> tuple[list[bytes], int]:
         """Return whom to follow, and how many peers have yet to say what they are.
 
         Of the full nodes known, those that come first in this node's own order are followed; seeds
@@ -209,7 +209,7 @@ class Live:
         chosen = sorted(known, key=order)
         seeds = [p for p in chosen if any(p == seed.public for seed in node.seeds)]
         first = seeds[: (most + 1) // 2]
-        return set([*first, *(p for p in chosen if p not in first)][:most]), unknown
+        return [*first, *(p for p in chosen if p not in first)][:most], unknown
 
     def _ask(self) -> int:
         """Ask some peers what they are, strangers first; return how many have yet to say."""

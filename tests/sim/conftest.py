@@ -125,7 +125,7 @@ class LiveNodes:
             seq=node.clock.wall_ns(),
             until=node.clock.wall_s() + life_s,
             kind=kind,
-            v=value.encode(),
+            v=value.encode() if isinstance(value, str) else value,
         )
 
     async def write_at(self, node, writer, value="", *, must=True):

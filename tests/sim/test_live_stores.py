@@ -14,6 +14,7 @@ from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import Dht
 from skycore.contracts.store import ItemKey, Items
 from skycore.model.items import Kind, make_item
+from skycore.model.trie import plant_value
 
 RECONCILE_S = 300
 
@@ -101,6 +102,25 @@ async def test_partition_and_heal_of_full_nodes_that_both_write_and_delete(world
     took, held = await live.equal(world, nodes, limit_s=RECONCILE_S)
     assert took <= RECONCILE_S
     assert len(held) >= 25
+
+
+async def test_c18_a_value_in_blocks_follows_whole_and_soon(world, live):
+    nodes = await live.start(world, 3)
+    value = bytearray(bytes(range(256)) * 2_500)  # 640 kB
+    for turn in range(3):
+        value[turn * 200_000] ^= 255
+        tree = plant_value(bytes(value))
+        item = live.item_by(nodes[turn], "alice", tree.manifest, kind=Kind.MANIFEST)
+        blocks = list(tree.blocks.values())
+        (outcome,) = await nodes[turn].get(Items).admit([item], sender=item.signer, blocks=blocks)
+        assert outcome.accepted, outcome
+        began = anyio.current_time()
+        for node in nodes:
+            items = node.get(Items)
+            while not (held := await items.get(item.target)) or held[0].item != item:
+                assert anyio.current_time() - began < 5
+                await anyio.sleep(0.05)
+            assert await items.value(held[0]) == value
 
 
 async def test_what_was_written_while_nobody_listened_arrives_by_reconciling(world, live):
