@@ -40,6 +40,7 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         "items": {salt_text(salt): used.items for salt, used in sorted(usage.items())},
         "bytes": sum(used.bytes for used in usage.values()),
         "lookups": dict(sorted(stats.lookups.items())),
+        "reads": dict(sorted(stats.reads.items())),
         "puts": stats.puts,
         "replicas_per_put": round(stats.replicas / stats.puts, 1) if stats.puts else 0.0,
         "waiting": len(node.waiting),
