@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +63,24 @@ class NodeProcess:
         if done.returncode != 1:
             raise NodeProcessError(f"{self.name}: exit {done.returncode} of {' '.join(words[:4])}")
         return done.stderr
+
+    @contextmanager
+    def background(self, *words: str) -> Iterator[list[str]]:
+        """Run a command until the end of the block (Ctrl-C); its lines of output come after it."""
+        lines: list[str] = []
+        with subprocess.Popen(
+            [*SKYNODE, "--data", str(self.data), *words], stdout=subprocess.PIPE, text=True
+        ) as process:
+            reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
+            reader.start()
+            try:
+                yield lines
+            finally:
+                process.send_signal(signal.SIGINT)
+                reader.join(STOP_MAX_S)
+                process.kill()
+        if process.returncode not in (0, -signal.SIGKILL):
+            raise NodeProcessError(f"{self.name}: exit {process.returncode} of {words[:4]}")
 
     def key(self) -> str:
         """Return the node's public key; made now if there is none."""

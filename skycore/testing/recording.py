@@ -38,8 +38,12 @@ def generate_recording(
     visors_with_services: int = 1_355,
     transports: int = 49,
     snapshots: int = 4,
+    churn: float = CHURN,
 ) -> bytes:
-    """Return a recording as JSON. Transports are in the last snapshot only, as in the real one."""
+    """Return a recording as JSON. Transports are in the last snapshot only, as in the real one.
+
+    `churn` is the share of rows that another one replaces from each snapshot to the next.
+    """
     dice = random.Random(seed)
     keys = [_key(dice) for _ in range(max(clients, visors_with_services))]
     services = [row for key in keys[:visors_with_services] for row in _services(dice, key)]
@@ -57,8 +61,8 @@ def generate_recording(
                 "stcpr": [],
             }
         )
-        services = _churned(dice, services, lambda: _services(dice, _key(dice))[0])
-        known = _churned(dice, known, lambda: _key(dice))
+        services = _churned(dice, churn, services, lambda: _services(dice, _key(dice))[0])
+        known = _churned(dice, churn, known, lambda: _key(dice))
     servers = [{"static": _key(dice), "address": f"192.0.2.{n + 1}:{30_080 + n}"} for n in range(9)]
     body = {"source": f"generated, seed {seed}", "dmsg_servers": servers, "snapshots": taken}
     return json.dumps(body, separators=(",", ":")).encode()
@@ -87,6 +91,6 @@ def _transport(dice: random.Random, keys: list[str]) -> dict[str, Any]:
     return {"t_id": str(name), "edges": edges, "type": kind, "label": "user"}
 
 
-def _churned(dice: random.Random, rows: list[Any], make: Any) -> list[Any]:
-    kept = [row for row in rows if dice.random() >= CHURN]
+def _churned(dice: random.Random, churn: float, rows: list[Any], make: Any) -> list[Any]:
+    kept = [row for row in rows if dice.random() >= churn]
     return kept + [make() for _ in range(len(rows) - len(kept))]
