@@ -8,7 +8,6 @@ a long history of small changes costs the changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from skycore.model.limits import ENTRY_BYTES
@@ -61,13 +60,10 @@ class HistoryTable:
             rows.append((size, b"".join(names) or None, slot.id))
             self.bytes += size
         self._db.many(_REMEMBER, rows)
-        self._drop(list(self._too_many({(slot.target, slot.item_class) for slot, _ in replaced})))
+        keys = {(slot.target, slot.item_class) for slot, _ in replaced}
+        self._drop(list(self._of(keys, self._versions_max)))
         while self.bytes > self._bytes_max:
             self._drop(self._oldest())
-
-    def _too_many(self, keys: Collection[Key]) -> Iterator[Row]:
-        for _, versions in groupby(self._of(keys), key=lambda row: (row[1], row[2])):
-            yield from list(versions)[self._versions_max :]
 
     def _oldest(self) -> list[Row]:
         """Return as many of the oldest as are too many, some at a time."""
@@ -81,12 +77,16 @@ class HistoryTable:
             self.bytes = 0
         return rows
 
-    def _of(self, keys: Collection[Key]) -> Iterator[Row]:
-        """Yield the versions of slots, slot by slot, newest first."""
+    def _of(self, keys: Collection[Key], but: int = 0) -> Iterator[Row]:
+        """Yield the versions of slots, but for the newest few of each."""
         for part in chunks(list({target for target, _ in keys})):
-            where = f"WHERE target IN ({marks(len(part))})"
-            order = "ORDER BY target, class, item_position DESC"
-            for row in self._db.rows(f"{_READ} {where} {order}", tuple(part)):
+            statement = (
+                "SELECT id, target, class, bytes, refs FROM (SELECT *, row_number() OVER"
+                " (PARTITION BY target, class ORDER BY item_position DESC) AS age FROM"
+                f" (SELECT id, target, class, item_position, bytes, refs FROM history"
+                f" WHERE target IN ({marks(len(part))}))) WHERE age > ?"
+            )
+            for row in self._db.rows(statement, (*part, but)):
                 if (row[1], row[2]) in keys:
                     yield row
 

@@ -17,6 +17,8 @@ _TO_2 = (
     "ALTER TABLE history ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE history ADD COLUMN refs BLOB",
     "ALTER TABLE blocks ADD COLUMN past INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX history_slot",
+    "CREATE INDEX history_slot ON history (target, class, item_position, bytes, refs)",
     "DROP INDEX blocks_idle",
     "CREATE INDEX blocks_idle ON blocks (heads, past, idle_since)",
     "UPDATE history SET bytes = length(item)",

@@ -91,7 +91,7 @@ history = Table(
     _blob("lease", nullable=True),
     _blob("item"),
     _blob("refs", nullable=True),  # blocks that the next version does not stand on
-    Index("history_slot", "target", "class", "item_position"),
+    Index("history_slot", "target", "class", "item_position", "bytes", "refs"),
 )
 
 blocks = Table(

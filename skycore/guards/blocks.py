@@ -93,7 +93,8 @@ class PendingBlocks:
             )
         while self._heads and self.bytes + size > self._bytes_max:
             largest = max(self._senders, key=self._senders.__getitem__)
-            if largest == sender or self._senders[largest] <= mine + size:
+            is_fair = sender == self._own or self._senders[largest] > mine + size
+            if largest == sender or not is_fair:
                 break
             self.forget(*next(key for key in self._heads if key[1] == largest))
         if self.bytes + size > self._bytes_max:

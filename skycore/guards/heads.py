@@ -71,6 +71,10 @@ class _Tree:
     stored: int = 0
     """Bytes of all its blocks."""
 
+    def in_hand(self) -> dict[bytes, bytes]:
+        """Return the blocks that came with the head, or earlier for it."""
+        return {name: block for name, block in self.blocks.items() if self.find(name) is not None}
+
     def find(self, name: bytes) -> bytes | None:
         """Return a block that came with the head, or earlier for it."""
         for source in self.sources:
@@ -239,8 +243,7 @@ class Heads:
             raise QuotaError("this sender has handed in all that one minute allows")
         growth = self.growth(tree.candidate, max(tree.stored, tree.manifest.bytes))
         self._quotas.check(tree.ranked, growth, used)
-        fresh = {name: block for name, block in tree.blocks.items() if name in given}
-        self._pending.keep(tree.ranked, sender, fresh, self._clock.now())
+        self._pending.keep(tree.ranked, sender, tree.in_hand(), self._clock.now())
         tree.candidate.outcome = _missing(tree.candidate, tree.missing)
 
     # --- all there -------------------------------------------------------------------------------
@@ -252,12 +255,13 @@ class Heads:
                 await self._check(tree)
         except MissingBlocksError:
             candidate.outcome = _missing(candidate, tree.missing)
+            candidate.blocks = tree.in_hand()
             return
         except ItemError as error:
             candidate.refuse(error)
             return
         candidate.ranked = msgspec.structs.replace(tree.ranked, refs=tuple(tree.refs))
-        candidate.blocks = tree.blocks
+        candidate.blocks = tree.in_hand()
         candidate.growth = self.growth(candidate, tree.stored)
         self._shapes.learn_total(tree.manifest.root, tree.stored)
 
@@ -315,7 +319,7 @@ class Heads:
                 self._pending.forget(slot, sender)
 
     def _keep_waiting(self, candidate: Candidate, sender: bytes) -> None:
-        """Keep the blocks in hand where the store, at last, had not all the others any more."""
+        """Keep the blocks in hand where the store, after all, has not all the others any more."""
         if candidate.blocks and candidate.ranked is not None and candidate.outcome is not None:
             try:
                 now = self._clock.now()
