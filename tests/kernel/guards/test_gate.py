@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skycore.contracts.namespace import Form, Namespace
 from skycore.contracts.store import ChangeFilter, ItemKey
 from skycore.model.items import ItemClass, Kind, make_lease, mutable_item_target
 from skycore.model.limits import TOMBSTONE_LIFETIME_S
@@ -19,6 +20,7 @@ from skycore.runtime.workers import ThreadWorkers
 STORED, RENEWED, HELD, NOT_HELD = 0, 1, 2, 4
 ITEM, TOO_BIG, BAD_SIGNATURE, CAS, TOO_LOW, TOO_FAR = 400, 205, 206, 301, 302, 303
 FOREIGN, SCHEMA, EXPIRED = 401, 402, 404
+NOTE = Namespace(b"note", 1, str, Form.SINGLE, {})
 replace = msgspec.structs.replace
 
 
@@ -152,21 +154,31 @@ async def test_d7_equal_seqs_are_decided_by_content_alone(open_house):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 24))
 async def test_c8_any_interleaving_gives_byte_identical_stores(open_house, seed, count):
-    """Owners, delegates and mirrors, values and tombstones, leases, in any order and batches."""
+    """Owners, delegates and mirrors, values, tombstones and manifests, leases, in any order.
+
+    Blocks come with their head, some of them, none or too many, in one store or the other.
+    """
     dice = random.Random(seed)
     async with open_house() as one, open_house() as two:
-        pool = _everybodys_items(one, dice, count)
+        pool, trees = _everybodys_items(one, dice, count)
+        blocks = [block for tree in trees.values() for block in tree.blocks.values()]
         for house in (one, two):
             order = [*pool, *dice.choices(pool, k=count // 2)]
             dice.shuffle(order)
             while order:
                 size = dice.randint(1, 5)
                 batch, order = order[:size], order[size:]
-                await house.put(*(i for i, _ in batch), leases=[lease for _, lease in batch])
+                given = dice.sample(blocks, dice.randint(0, len(blocks)))
+                leases = [lease for _, lease in batch]
+                await house.put(*(i for i, _ in batch), leases=leases, blocks=given)
         # A lease that came before its item was overtaken is lost; both stores see all once more.
         for house in (one, two):
-            await house.put(*(i for i, _ in pool), leases=[lease for _, lease in pool])
+            await house.put(*(i for i, _ in pool), leases=[x for _, x in pool], blocks=blocks)
         assert await one.contents() == await two.contents()
+        for _, _, item, _ in (await one.contents()).values():
+            if item.kind == Kind.MANIFEST:
+                assert await one.gate.tree(item) == trees[item.v].blocks
+                assert await two.gate.tree(item) == trees[item.v].blocks
         best = {}
         for item, _ in pool:
             ranked = one.gate.judge(item)
@@ -177,13 +189,17 @@ async def test_c8_any_interleaving_gives_byte_identical_stores(open_house, seed,
 
 def _everybodys_items(house, dice, count):
     pool = []
+    planted = [house.tree(b"note", NOTE.encode(text * 70_000)) for text in "ab"]
+    trees = {tree.manifest: tree for tree in planted}
     for _ in range(count):
         subject = dice.choice(["alice", "bob"])
         issuer = dice.choice([None, subject, "authority"])
         signer = subject if issuer is None else dice.choice(["carol", "dave"])
+        v = dice.choice([None, "x", "y", *trees])
         item = house.item(
             signer,
-            dice.choice([None, "x", "y"]),
+            v,
+            kind=Kind.MANIFEST if v in trees else None,
             subject=None if issuer is None else house.public(subject),
             delegation=issuer
             and house.delegation(issuer, signer, life_s=dice.choice([5_000, 6_000])),
@@ -191,11 +207,11 @@ def _everybodys_items(house, dice, count):
             life_s=dice.randint(1, 100),
         )
         lease = None
-        if item.kind == Kind.VALUE and dice.random() < 0.4:
+        if item.kind != Kind.TOMBSTONE and dice.random() < 0.4:
             until = house.clock.wall_s() + dice.randint(100, 3_000)
             lease = make_lease(house.network, house.key(signer), house.gate.judge(item), until)
         pool.append((item, lease))
-    return pool
+    return pool, trees
 
 
 async def test_reading_gives_the_highest_class_first(house):

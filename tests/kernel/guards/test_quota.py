@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 import anyio
+import msgspec
 import pytest
 from pydantic import ValidationError
 
@@ -12,7 +14,7 @@ from skycore.contracts.store import CapacityChanged
 from skycore.guards.quota import SENDERS_REMEMBERED_MAX, GateSettings
 from skycore.model.limits import ENTRY_BYTES
 
-STORED, HELD, TOO_LOW, QUOTA = 0, 2, 302, 403
+STORED, HELD, MISSING, TOO_LOW, QUOTA = 0, 2, 3, 302, 403
 
 
 async def test_c7_a_hostile_pusher_displaces_nothing(open_house):
@@ -40,6 +42,68 @@ async def test_c7_a_hostile_pusher_displaces_nothing(open_house):
         update = house.item("honest0", "news")
         assert await house.put(update) == [STORED]
         assert house.gate.counters["QuotaError"] > 9_000
+
+
+@pytest.mark.parametrize(
+    ("keys", "each"), [(1_000, 10), pytest.param(10_000, 10, marks=pytest.mark.soak)]
+)
+async def test_c07_a_flood_leaves_what_is_here_and_stays_within_its_bounds(
+    open_house, monkeypatch, keys, each
+):
+    """Puts by keys without number: what we signed and what we hold stays, and room is bounded.
+
+    Signatures are taken for good, whoever made them, so that the flood costs the attacker nothing.
+    """
+    limits = {"items_max": 2_000, "value_bytes_max": 1_500_000, "pending_bytes_max": 300_000}
+    async with open_house(**limits, sender_bytes_per_minute=10**9) as house:
+        mine = [house.item("me", salt=b"s%d" % n, v=b"mine") for n in range(50)]
+        held = [house.item(f"honest{n}", "kept") for n in range(200)]
+        tree = house.tree(b"note", b"\x92\x01\xdb" + (70_000).to_bytes(4, "big") + b"x" * 70_000)
+        large = house.head(tree, "honest0", salt=b"other")
+        assert set(await house.put(*mine, sender="me")) == {STORED}
+        assert set(await house.put(*held)) == {STORED}
+        assert await house.put(large, blocks=list(tree.blocks.values())) == [STORED]
+        monkeypatch.setattr(house.suite, "verify", lambda *_: True)
+        template = house.item("mallory", salt=b"spam", v=bytes(900), life_s=600)
+        head = house.head(tree, "mallory", salt=b"spam", life_s=600)
+        codes = set()
+        for key in range(keys):
+            name = hashlib.sha256(b"%d" % key).digest()
+            flood = [
+                msgspec.structs.replace(template, signer=name, subject=name, salt=b"x%d" % n)
+                for n in range(each - 1)
+            ]
+            flood.append(msgspec.structs.replace(head, signer=name, subject=name))
+            codes.update(await house.put(*flood, blocks=list(tree.blocks.values())[:9]))
+            if key % 100 == 0:
+                house.clock.advance(0.5)
+                used = (await house.gate.usage()).values()
+                assert sum(u.items for u in used) <= limits["items_max"]
+                assert sum(u.bytes for u in used) <= limits["value_bytes_max"]
+                assert house.gate._heads._pending.bytes <= limits["pending_bytes_max"]
+        assert codes <= {STORED, MISSING, QUOTA}
+        kept = {row[2] for row in (await house.contents()).values()}
+        assert kept.issuperset([*mine, *held, large])
+        (stored,) = await house.read("honest0", b"other")
+        assert len(await house.gate.value(stored)) > 70_000
+        assert len(house.gate._heads._pending) < 40
+
+
+async def test_c25_o23_a_full_node_holds_exactly_as_many_as_it_says(open_house):
+    """And its own advert always fits."""
+    async with open_house(items_max=100) as house:
+        with house.events.subscribe(CapacityChanged) as told:
+            items = [house.item(f"k{n}") for n in range(130)]
+            codes = await house.put(*items[:70]) + await house.put(*items[70:])
+            assert codes == [STORED] * 100 + [QUOTA] * 30
+            assert (await anext(told)).is_full
+        assert sum(u.items for u in (await house.gate.usage()).values()) == 100
+        (outcome,) = await house.outcomes(items[-1])
+        assert outcome.code == QUOTA
+        assert "full" in outcome.text
+        assert await house.put(house.item("me", salt=b"advert", v=b""), sender="me") == [STORED]
+        house.clock.advance(1)
+        assert await house.put(house.item("me", salt=b"advert", v=b"2"), sender="me") == [STORED]
 
 
 async def test_d16_o03_one_key_has_its_bound(open_house):
