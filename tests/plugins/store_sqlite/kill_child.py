@@ -7,6 +7,7 @@ goes on writing meanwhile, so it comes anywhere.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from store_sqlite.settings import SqliteStoreSettings
 
 _ACKNOWLEDGED = struct.Struct(">IQ")
 _SLOTS = 40
+BLOCKS = {hashlib.sha256(data).digest(): data for data in (b"%d " % n * 900 for n in range(20))}
 
 
 class OneFolder:
@@ -40,12 +42,26 @@ def opened(folder: Path):
     )
 
 
+def refs_of(slot: int, seq: int) -> list[bytes]:
+    """Return the blocks that the item of a slot stands on at this seq: every other has some."""
+    return [] if slot % 2 else random.Random(slot * 10**9 + seq).sample(list(BLOCKS), 3)
+
+
 async def write_for_ever(folder: Path, seq: int, dice: random.Random, out: int) -> None:
     async with opened(folder) as store:
         while True:
             slots = dice.sample(range(_SLOTS), dice.randrange(1, 20))
             outcomes = await store.put_many(
-                [ranked(b"s%d" % n, seq=seq, v=b"x" * dice.choice((9, 700, 20_000))) for n in slots]
+                [
+                    ranked(
+                        b"s%d" % n,
+                        seq=seq,
+                        v=b"x" * dice.choice((9, 700, 20_000)),
+                        refs=refs_of(n, seq),
+                    )
+                    for n in slots
+                ],
+                BLOCKS,
             )
             assert all(outcome.accepted for outcome in outcomes)
             os.write(out, b"".join(_ACKNOWLEDGED.pack(n, seq) for n in slots))
@@ -54,7 +70,10 @@ async def write_for_ever(folder: Path, seq: int, dice: random.Random, out: int) 
 
 async def what_is_held(folder: Path) -> dict[int, int]:
     async with opened(folder) as store:  # this runs quick_check
-        return {int(s.item.subject[1:]): s.item.seq for s in await read_all(store)}
+        held = {int(s.item.subject[1:]): s.item.seq for s in await read_all(store)}
+        for slot, seq in held.items():
+            assert None not in await store.blocks(refs_of(slot, seq)), "a head without its blocks"
+        return held
 
 
 def one_kill(folder: Path, seq: int, dice: random.Random) -> dict[int, int]:

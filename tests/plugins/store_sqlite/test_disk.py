@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from contextlib import asynccontextmanager
 
@@ -16,9 +17,11 @@ from skycore.errors import (
     StoreFullError,
     StoreReadOnlyError,
 )
+from skycore.model.items import Kind
 from skycore.testing.contracts.store_model import START_S, lease_for, ranked, read_all
 from skycore.testing.fakes import InlineWorkers, SeededEntropy
 from skycore.testing.sqlite_disk import DiskUnavailableError, SqliteDisk
+from store_sqlite.schema import marks
 from store_sqlite.service import open_sqlite_store
 from store_sqlite.settings import SqliteStoreSettings
 
@@ -43,6 +46,76 @@ def disks_work():
 def opened(folder, seed=0):
     files = OneFolder(folder)
     return open_sqlite_store(SqliteStoreSettings(), files, SeededEntropy(seed), InlineWorkers())
+
+
+BLOCKS = {hashlib.sha256(b"block %d" % n * 300).digest(): b"block %d" % n * 300 for n in range(30)}
+
+
+def head_at_random(dice, name, seq):
+    """Return a head on some of the blocks, and what must come with it: all of them."""
+    refs = dice.sample(list(BLOCKS), 4)
+    return ranked(name, kind=Kind.MANIFEST, seq=seq, refs=refs, v=name, until=START_S + 10**6)
+
+
+async def heads_are_whole(store, heads):
+    """Check that every head that is here has its blocks, and is counted with them."""
+    size = 0
+    for s in await read_all(store):
+        if s.item.kind == Kind.MANIFEST:
+            refs = heads[s.rank].refs
+            kept = store._reader._db.rows(
+                f"SELECT hash, data FROM blocks WHERE heads > 0 AND hash IN ({marks(4)})", refs
+            )
+            assert dict(kept) == {name: BLOCKS[name] for name in refs}, "a head without its blocks"
+            size += sum(len(BLOCKS[name]) for name in refs)
+        size += len(s.item.v)
+    assert sum(u.bytes for u in (await store.usage()).values()) == size
+    [(history,)] = store._reader._db.rows("SELECT coalesce(sum(bytes), 0) FROM history")
+    assert store._writer.mark()[1] == history
+
+
+async def work_with_heads_until_dark(folder, dice, heads, acknowledged):
+    """Replace heads at random, with history and drops, until the power goes."""
+    try:
+        async with opened(folder) as store:
+            for seq in range(1, 150):
+                batch = [head_at_random(dice, b"h%d" % n, seq) for n in dice.sample(range(6), 3)]
+                heads.update((head.rank, head) for head in batch)
+                for new, outcome in zip(batch, await store.put_many(batch, BLOCKS), strict=True):
+                    assert outcome.code == 0
+                    acknowledged[new.target] = new.rank
+                if seq % 7 == 0:
+                    acknowledged.pop(batch[0].target, None)
+                    await store.drop([ItemKey(batch[0].target, 3)])
+                if seq % 5 == 0:
+                    await store.sweep(START_S + seq * 60)
+    except StoreError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(25), pytest.param(range(1_000), marks=pytest.mark.soak)], ids=len
+)
+async def test_c16_a_crash_between_blocks_and_head_leaves_the_old_one_or_the_new(tmp_path, seeds):
+    for seed in seeds:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        dice, disk, heads, acknowledged = random.Random(seed), SqliteDisk(seed), {}, {}
+        with disk.mounted():
+            async with opened(folder):
+                pass
+            disk.power_lost_after = disk.operations + dice.randrange(1, dice.choice((250, 2_500)))
+            await work_with_heads_until_dark(folder, dice, heads, acknowledged)
+            disk.lose_power()
+            async with opened(folder) as store:
+                await heads_are_whole(store, heads)
+                held = {s.target: s.rank for s in await read_all(store)}
+                lost = [t for t, rank in acknowledged.items() if held.get(t, b"") < rank]
+                assert not lost, f"seed {seed}"
+                again = head_at_random(dice, b"h0", 999)
+                heads[again.rank] = again
+                assert (await store.put_many([again], BLOCKS))[0].code == 0
+                await heads_are_whole(store, heads)
 
 
 async def work_until_dark(folder, dice, acknowledged):
