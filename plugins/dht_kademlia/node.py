@@ -155,8 +155,12 @@ class Kademlia:
         return self.table.closer_than_self(int.from_bytes(item.target, "big")) < DUTY
 
     def credit(self, item: MutableItem, public: bytes) -> None:
-        """Note that a contact holds an item."""
-        if self.sees_to(item):
+        """Note that whoever sent an item holds it: its signer does, and those near it do."""
+        if not self.sees_to(item):
+            return
+        target = int.from_bytes(item.target, "big")
+        near = (entry.contact.public for entry in self.table.closest(target))
+        if public == item.signer or public in near:
             self.holders.took(version_of(item), public, self.clock.now())
 
     def lost(self, public: bytes) -> None:

@@ -98,6 +98,8 @@ class World:
 class Node:
     """The cores, and nothing else, behind a wire."""
 
+    spread_settle = SETTLE
+
     def __init__(self, world, public):
         self.world, self.public, self.alive = world, public, True
         self.table = RoutingTable(public)
@@ -248,7 +250,7 @@ class Node:
     def spread(self, lookup=None):
         """Look once into every bucket that nobody looked into: joining, as the paper has it."""
         for bucket in self.table.stale(0.0)[:1]:
-            self.look(self.target_in(bucket), self.spread, settle=SETTLE)
+            self.look(self.target_in(bucket), self.spread, settle=self.spread_settle)
 
     def target_in(self, bucket):
         return self.table.target_in(bucket, self.world.dice.getrandbits(256))

@@ -35,8 +35,8 @@ RECHECK_S: Final = 3_600.0
 """What is known is forgotten after this long, and asked again: finds what was lost in silence."""
 REFUSED_S: Final = 600.0
 """A node that refused a version is asked again after this long,"""
-FAR_S: Final = 90.0
-"""one that says it is too far already at the next pass: it may count dead nodes as nearer."""
+FAR_S: Final = 30.0
+"""one that says it is too far already at the next pass: it may have counted dead nodes."""
 YOUNG_S: Final = 120.0
 """Whom a node meets in its own first two minutes was there before it."""
 HANDED_ON: Final = 3
