@@ -13,7 +13,7 @@ from skycore.contracts.store import ItemKey, ItemStore, Outcome, Usage
 from skycore.model.items import Kind
 from skycore.testing.contracts.store_model import START_S, lease_for, ranked
 
-__all__ = ["HousekeepingContract", "OpenStore"]
+__all__ = ["HousekeepingContract", "OpenStore", "history_within_its_bytes"]
 
 OpenStore = Callable[[], AbstractAsyncContextManager[ItemStore]]
 
@@ -21,6 +21,29 @@ OpenStore = Callable[[], AbstractAsyncContextManager[ItemStore]]
 def _block(text: str) -> tuple[bytes, bytes]:
     data = text.encode()
     return hashlib.sha256(data).digest(), data
+
+
+async def history_within_its_bytes(store: ItemStore, counted: Callable[[], int]) -> None:
+    """Check a store whose history has 20,000 bytes (and 50 versions a slot) for what it keeps."""
+    dice = random.Random(20)
+    blocks = dict(_block(f"{n} " * 300) for n in range(60))
+    for seq in range(1, 121):
+        subject, refs = b"s%d" % dice.randrange(3), dice.sample(list(blocks), 3)
+        if dice.random() < 0.1:
+            await store.drop([ItemKey(ranked(subject).target, 3)])
+        [outcome] = await store.put_many([ranked(subject, seq=seq, refs=refs, v=refs[0])], blocks)
+        assert outcome.code == Outcome.STORED
+        told = [s for n in range(3) for s in await store.history(ranked(b"s%d" % n).target, 99)]
+        size = counted()
+        assert len(told) * 300 <= size <= 20_000
+        for old in told:  # a version stands on the block that its value names, and on others
+            assert await store.blocks([old.item.v]) == [blocks[old.item.v]]
+    assert size > 10_000
+    kept = {s.item.seq for s in told}
+    assert min(kept) > 60, "the oldest went first"
+    for n in range(3):
+        await store.drop([ItemKey(ranked(b"s%d" % n).target, 3)])
+    assert counted() == 0
 
 
 class HousekeepingContract:

@@ -6,6 +6,7 @@ import pytest
 
 from skycore.contracts.store import ChangeFilter
 from skycore.testing.contracts.store import StoreContract
+from skycore.testing.contracts.store_house import history_within_its_bytes
 from skycore.testing.contracts.store_model import START_S, lease_for, ranked
 from skycore.testing.fakes import SeededEntropy
 from store_memory.service import MemoryStore, open_memory_store
@@ -34,6 +35,12 @@ async def test_history_keeps_as_many_versions_as_the_settings_say(versions):
     async with open_memory_store(settings, SeededEntropy()) as store:
         await store.put_many([ranked(seq=i) for i in range(1, 111)])
         assert len(await store.history(ranked().target, 1_000)) == versions
+
+
+async def test_c47_history_is_bounded_in_bytes_the_oldest_go_first():
+    settings = MemoryStoreSettings(history_versions_max=50, history_bytes_max=20_000)
+    async with open_memory_store(settings, SeededEntropy()) as store:
+        await history_within_its_bytes(store, lambda: store._history.bytes)
 
 
 @pytest.mark.parametrize("bad", [-1, 101])

@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from skycore.contracts.store import ChangeFilter, ItemKey
+from skycore.testing.contracts.store_house import history_within_its_bytes
 from skycore.testing.contracts.store_model import START_S, lease_for, ranked
 from skycore.testing.fakes import InlineWorkers, MemoryFiles, SeededEntropy
 from store_sqlite.service import open_sqlite_store
@@ -144,6 +145,31 @@ async def test_history_keeps_as_many_versions_as_the_settings_say(versions):
         for seq in range(1, 111):
             await store.put_many([ranked(seq=seq)])
         assert len(await store.history(ranked().target, 1_000)) == versions
+
+
+async def test_c47_history_is_bounded_in_bytes_the_oldest_go_first():
+    async with opened(history_versions_max=50, history_bytes_max=20_000) as store:
+        await history_within_its_bytes(store, lambda: store._writer.mark()[1])
+        [(rows,)] = store._db.rows("SELECT count(*) FROM blocks WHERE past <> 0 OR heads <> 0")
+        assert rows == 0
+
+
+@pytest.mark.parametrize(("small", "large"), [(300, 3_000)])
+async def test_l24_a_change_of_a_large_head_touches_the_blocks_that_change(small, large):
+    """The same rows and statements for five blocks of 3,000 as for five of 300."""
+    found = []
+    for size in (small, large):
+        async with opened() as store:
+            blocks = {n.to_bytes(32, "big"): b"%d" % n * 200 for n in range(size + 5)}
+            names = list(blocks)
+            await store.put_many([ranked(refs=names[:size])], blocks)
+            change = {name: blocks[name] for name in names[size:]}
+            second = ranked(seq=2, refs=[*names[5:size], *names[size:]])
+            meter = Meter(store)
+            statements, rows, _ = await meter.of(store.put_many([second], change))
+            assert rows <= 30
+            found.append((statements, rows))
+    assert found[0] == found[1]
 
 
 async def test_a_call_that_fails_half_way_leaves_nothing(monkeypatch):
