@@ -27,7 +27,14 @@ from skycore.model.blocks import (
     read_inner,
 )
 from skycore.model.items import ItemClass, make_lease
-from skycore.model.limits import BLOCK_GRACE_S, LEAF_MAX, MISSING_MAX, PENDING_HEAD_S, VALUE_MAX
+from skycore.model.limits import (
+    BLOCK_GRACE_S,
+    LEAF_MAX,
+    MISSING_MAX,
+    PENDING_HEAD_S,
+    TREE_DEPTH_MAX,
+    VALUE_MAX,
+)
 from skycore.model.manifest import Manifest, Tree
 from skycore.model.trie import Proven, block_id, plant_value
 from skycore.testing.contracts.store_model import ranked
@@ -370,6 +377,17 @@ async def test_c19_a_tree_has_the_one_shape_that_its_content_gives(house):
     assert await house.put(house.head(tree), blocks=blocks_of(tree)) == [STORED]
 
 
+async def test_a_tree_is_not_deeper_than_any_needs_to_be(house):
+    blocks = [make_piece(bytes(LEAF_MAX))]
+    for _ in range(TREE_DEPTH_MAX + 1):
+        row = [Child(0, block_id(blocks[-1]), 1, LEAF_MAX)]
+        blocks.append(make_inner(BlockKind.PIECE, row))
+    head, given = head_of(house, blocks[-1], blocks, count=1, size=VALUE_MAX + 1, salt=b"note")
+    (outcome,) = await house.outcomes(head, blocks=given)
+    assert outcome.code == SCHEMA
+    assert "deeper" in outcome.text
+
+
 async def test_c22_an_entry_that_does_not_fit_is_refused_wherever_it_stands(open_house):
     """As a put, in a batch, from a peer's page with leases, with blocks at once or one by one."""
     numbers = Namespace(b"tags", 1, int, Form.SET, {ItemClass.OWNER: 300})
@@ -595,6 +613,31 @@ async def test_the_loop_breathes_while_large_trees_come_in(open_house):
         assert workers.runs == 1, "the check of a large tree is a thread's work"
         await value_of(house)
         assert workers.runs == 2
+
+
+async def test_a_batch_of_large_trees_is_taken_in_parts(house):
+    """What is in memory at once is bounded, and the outcomes are those of each."""
+    trees = [plant_value(bytes((n,)) * 5_000_000) for n in range(4)]
+    heads = [house.head(tree, f"k{n}", salt=b"big") for n, tree in enumerate(trees)]
+    small = [house.item(f"s{n}") for n in range(4)]
+    both = [item for pair in zip(heads, small, strict=True) for item in pair]
+    house.store.calls.clear()
+    assert await house.put(*both, blocks=blocks_of(*trees)) == [STORED] * 8
+    assert house.store.calls.count("put_many") == 4
+    assert await value_of(house, "k3", b"big") == b"\3" * 5_000_000
+
+
+async def test_what_a_batch_has_the_store_read_is_bounded(house, monkeypatch):
+    trees = [plant_value(b"%d " % n * 100_000) for n in range(6)]
+    heads = [house.head(tree, f"k{n}", salt=b"big") for n, tree in enumerate(trees)]
+    assert await house.put(*heads, blocks=blocks_of(*trees)) == [STORED] * 6
+    house.clock.advance(1)
+    house.gate._heads._shapes = Shapes(4, 4)
+    monkeypatch.setattr("skycore.guards.heads.LOADED_BYTES_MAX", 1_000)
+    again = [house.head(tree, f"k{n}", salt=b"big") for n, tree in enumerate(trees)]
+    assert set(await house.put(*again)) == {QUOTA}
+    monkeypatch.undo()
+    assert await house.put(*again) == [STORED] * 6
 
 
 # --- telling of changes ---------------------------------------------------------------------------
