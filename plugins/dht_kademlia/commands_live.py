@@ -36,7 +36,6 @@ def status(console: Console) -> None:
 
 def _status(r: dict[str, Any]) -> list[tuple[str, object]]:
     items = ", ".join(f"{salt} {n:,}" for salt, n in sorted(r["items"].items())) or "none"
-    lookups = ", ".join(f"{k} {v}" for k, v in r["lookups"].items()) or "none"
     return [
         ("mode", _mode(r)),
         ("node id", r["node_id"]),
@@ -46,12 +45,17 @@ def _status(r: dict[str, Any]) -> list[tuple[str, object]]:
         ("in step with", "\n".join(_followed(f) for f in r["watching"]) or "nobody"),
         ("last sync", _last(r["last_sync"], ("stored", "renewed", "refused"))),
         ("last reconcile", _last(r["last_reconcile"], ("different", "pulled", "pushed"))),
-        ("lookups", lookups),
+        ("lookups", _counted(r["lookups"])),
+        ("reads", _counted(r["reads"])),
         ("puts", f"{r['puts']}, {r['replicas_per_put']:.1f} replicas each"),
         ("waiting", _waiting(r)),
         ("calls", f"{r['calls_served']} served, {r['calls_failed']} of ours failed"),
-        ("refused", ", ".join(f"{k} {v}" for k, v in r["refused"].items()) or "none"),
+        ("refused", _counted(r["refused"])),
     ]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
 def _mode(r: Mapping[str, Any]) -> str:

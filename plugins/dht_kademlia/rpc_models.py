@@ -263,6 +263,8 @@ class StatusResult(msgspec.Struct, frozen=True):
     calls_failed: int
     refused: dict[str, int]
     last_sync: dict[str, Any] | None
+    reads: dict[str, int] = {}
+    """How reads were answered: local, one_hop, iterative."""
     malformed: int = 0
     """Frames of peers that were none, and ended their stream."""
     waiting: int = 0

@@ -67,7 +67,9 @@ def describe_live(node: Kademlia) -> dict[str, Any]:
         "complete": standing.is_complete,
         "advertised": standing.is_advertised,
         "refuses_new_items": standing.is_refusing,
-        "full_nodes": standing.full_nodes,
+        "full_nodes": standing.full_nodes
+        if node.mode is DhtMode.FULL
+        else sum(entry.mode == "full" for entry in node.table),
         "watching": [_watching(followed, now) for followed in standing.followed],
         "last_reconcile": reconcile,
     }

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_demo_holds_on_a_generated_network(tmp_path: Path) -> None:
     recording = tmp_path / "generated.json"
-    recording.write_bytes(generate_recording(seed=7))
+    recording.write_bytes(
+        generate_recording(seed=7, clients=600, visors_with_services=300, churn=0.02)
+    )
     assert demo(tmp_path, recording).startswith("demo: ")
 
 

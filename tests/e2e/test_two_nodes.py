@@ -130,6 +130,8 @@ def test_transports_by_hand(pair: Pair) -> None:
         (("visor", "dht", "put", "v", "--salt", "x" * 201), "200"),
         (("visor", "dht", "put", "{}", "--salt", "dmsg"), "error:"),
         (("visor", "dht", "sync", "00" * 32), "error:"),
+        (("visor", "dht", "reconcile", "00" * 32), "error:"),
+        (("visor", "dht", "history", "--salt", "never"), "no version"),
         (("visor", "whitelist", "add", "00" * 32), "error:"),
         (("visor", "tp-rpc", "xx", "Health"), "lower-case hex"),
         (("tp", "add", "00" * 32), "error:"),
@@ -145,7 +147,8 @@ def test_bad_input_is_refused_with_a_hint(pair: Pair, words: tuple[str, ...], sa
 def test_tables_for_people(pair: Pair) -> None:
     for words in (("visor", "info"), ("visor", "dht", "list"), ("visor", "dht", "status"),
                   ("tp", "ls"), ("plugins",), ("plan",), ("config", "show", "--explain"),
-                  ("visor", "dht", "peers"), ("visor", "whitelist", "ls")):  # fmt: skip
+                  ("visor", "dht", "peers"), ("visor", "whitelist", "ls"),
+                  ("visor", "dht", "full-nodes")):  # fmt: skip
         done = pair[0].command(*words)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
@@ -158,3 +161,68 @@ def test_secrets_are_neither_logged_nor_shown(pair: Pair, tmp_path: Path) -> Non
         assert secret not in node.log.read_text() + shown
         assert (node.data / "secret.key").stat().st_mode & 0o777 == 0o600
         assert (node.data / "control.sock").stat().st_mode & 0o777 == 0o600
+
+
+# --- records that are large, old, compared, watched ----------------------------------------------
+
+
+def test_a_large_set_costs_a_line_in_a_list_and_is_all_there(pair: Pair, tmp_path: Path) -> None:
+    full, visor = pair
+    rows = [
+        {"address": f"{visor.key()}:{port}", "type": "vpn", "version": "v1.3.31"}
+        for port in range(1_000, 4_000)
+    ]
+    file = tmp_path / "svc.json"
+    file.write_text(json.dumps(rows))
+    assert visor.run("visor", "dht", "put", "--salt", "svc", "--file", str(file))["stored"] == 2
+    item = full.run("visor", "dht", "get", visor.key(), "--salt", "svc")["item"]
+    assert sorted(r["address"] for r in item["value"]) == sorted(r["address"] for r in rows)
+    assert "3,000 entries" in full.command("visor", "dht", "list", "--salt", "svc").stdout
+    shown = full.command("visor", "dht", "get", visor.key(), "--salt", "svc").stdout
+    assert "its own key" in shown
+    assert "in blocks" in shown
+    assert visor.run("visor", "dht", "delete", "--salt", "svc")["stored"] == 2
+    assert "was deleted" in full.refused("visor", "dht", "get", visor.key(), "--salt", "svc")
+    row = full.run("visor", "dht", "history", visor.key(), "--salt", "svc")["versions"]
+    assert [v["kind"] for v in row] == ["tombstone", "manifest"]
+
+
+def test_c47_the_version_of_a_moment(pair: Pair) -> None:
+    full, visor = pair
+    first = visor.run("visor", "dht", "put", "then", "--salt", "moments")["seq"]
+    visor.run("visor", "dht", "put", "now", "--salt", "moments")
+    words = ("visor", "dht", "history", visor.key(), "--salt", "moments", "--at")
+    assert full.run(*words, first)["versions"][0]["value"] == "then"
+    assert "no version" in full.refused(*words, "2020-01-01")
+
+
+def test_c46_two_nodes_are_compared_and_put_right(pair: Pair) -> None:
+    full, visor = pair
+    full.run("visor", "dht", "put", "both", "--salt", "alike")
+    visor.run("visor", "dht", "reconcile", full.key())
+    verdict = visor.run("visor", "dht", "verify", "--against", full.key(), "--salt", "alike")
+    assert verdict["equal"]
+    assert "not authorised" not in visor.command("visor", "dht", "reconcile", full.key()).stderr
+    said = visor.refused("visor", "dht", "verify", "--against", "ab" * 32)
+    assert "hint:" in said
+
+
+def test_a_watch_ends_by_itself_after_so_many_changes(pair: Pair) -> None:
+    full, visor = pair
+    words = ("visor", "dht", "watch", "--salt", "live", "--json")
+    with visor.background(*words, "--count", "1") as once, full.background(*words) as lines:
+        for i in range(20):
+            full.run("visor", "dht", "put", f"value {i}", "--salt", "live")
+            if once:
+                break
+    assert json.loads(once[0])["what"] == "stored"
+    assert json.loads(lines[0])["item"]["salt"] == "live"
+
+
+def test_a_visor_is_a_full_node_for_a_while(pair: Pair) -> None:
+    full, visor = pair
+    assert "until its next start" in visor.command("visor", "dht", "full-node", "on").stdout
+    assert visor.run("visor", "dht", "status")["mode"] == "full"
+    assert visor.run("visor", "dht", "full-node", "off")["mode"] == "regular"
+    keys = {n["public"] for n in visor.run("visor", "dht", "full-nodes")["full_nodes"]}
+    assert full.key() in keys
