@@ -285,3 +285,24 @@ def test_push_by_itself_takes_the_blocks_from_our_own_store(virtual, make_networ
             assert again.code == Outcome.HELD
 
     virtual(story)
+
+
+def test_o25_a_put_without_its_blocks_says_so_and_sends_nothing(
+    virtual, make_network, record, make, tags
+):
+    async def story():
+        network = make_network()
+        async with three(network) as (alice, bob, _):
+            item, blocks = record("n1", tags(500))
+            some = dict(list(blocks.items())[:-1])
+            report = await bob.dht.put(item, blocks=some)
+            assert (report.outcome.code, report.replicas) == (Outcome.MISSING_BLOCKS, ())
+            broken = make("n1", seq=2, v=b"no manifest", salt=b"tags", kind=Kind.MANIFEST)
+            report = await bob.dht.put(broken, blocks=blocks)
+            assert (report.outcome.code, report.replicas) == (402, ())
+            plain, _ = await bob.dht.put_many([make("n1", salt=b"x"), item])
+            assert plain.stored == 3
+            assert not await alice.items.get(item.target)
+            assert (await bob.dht.put(item, blocks=blocks)).stored == 3
+
+    virtual(story)
