@@ -18,7 +18,7 @@ from skycore.model.items import Kind, MutableItem
 from skycore.model.limits import TREE_DEPTH_MAX
 from skycore.model.trie import children, harvest, read_manifest
 
-__all__ = ["INLINE_BYTES_MAX", "Trees"]
+__all__ = ["ASKED_MAX", "INLINE_BYTES_MAX", "Trees"]
 
 INLINE_BYTES_MAX = 64 * 1024
 """Values up to this size are put together on the event loop, larger ones in a thread."""
