@@ -107,6 +107,7 @@ async def _note(
 ) -> None:
     now, version = node.clock.now(), version_of(stored.item)
     if said.code <= Outcome.HELD:
+        node.stats.repaired += 1
         node.holders.took(version, contact.public, now)
     elif said.code not in PASSING:
         again_s = FAR_S if said.code == NotClosestError.code else REFUSED_S
@@ -129,6 +130,7 @@ async def _ask(node: Kademlia, contact: Contact, stored: StoredItem, meter: Mete
     assert isinstance(reply, Value)
     now, version = node.clock.now(), version_of(stored.item)
     if reply.held:
+        node.stats.repaired += 1
         node.holders.took(version, contact.public, now)
     elif reply.items:
         node.holders.refused(version, contact.public, now)

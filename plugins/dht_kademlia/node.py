@@ -73,6 +73,8 @@ class Stats:
     puts: int = 0
     replicas: int = 0
     """Stored replicas of all puts together."""
+    repaired: int = 0
+    """Copies that repair and hints asked about or brought, and that were there after it."""
     refused: Counter[int] = field(default_factory=Counter)
     last_sync: SyncReport | None = None
     last_sync_s: float = 0.0

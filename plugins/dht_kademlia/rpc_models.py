@@ -271,6 +271,11 @@ class StatusResult(msgspec.Struct, frozen=True):
     """Puts that reached no other node, and go out once one is there."""
     waiting_dropped: int = 0
     """How many of these made room for newer ones, since the start."""
+    repaired: int = 0
+    """Copies that repair asked about or brought, and that were there after it, since the start."""
+    hints: int = 0
+    """Puts that a node missed, and that it gets when it is heard of again."""
+    hints_dropped: int = 0
     complete: bool = False
     """Of a full node: it has what the others have, as far as the first pull told."""
     advertised: bool = False

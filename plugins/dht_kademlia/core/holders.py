@@ -5,9 +5,9 @@ has it, is silent when replicas are lost and loud when none are. Here a version 
 those of the k closest that are not known to hold it, so that a pass over a network at rest costs
 no byte, and one after churn costs what is missing.
 
-Why two nodes and not all k: "to avoid redundant store RPCs, a node will only transfer a key-value
-pair if its own ID is closer to the key than are the IDs of other nodes" (Maymounkov and Mazières,
-"Kademlia" (2002), section 2.5). The second closest does it too, because the closest may be broken.
+Why two nodes and not all k: a node hands a pair to a newcomer only if its own id is closer to the
+key than those of the other nodes, or else all k would send it (Maymounkov and Mazières, "Kademlia"
+(2002), section 2.5). The second closest does it here too, because the closest may be broken.
 As in that section, contacts that were there when an item came are taken to have got it too; but
 only where it is asked who is the closest, never where it is asked who still needs the item.
 
