@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import anyio
+
 from dht_kademlia.core.contacts import id_of
 from dht_kademlia.core.holders import FAR_S, Holders
 from dht_kademlia.core.lookup import Outcome
 from dht_kademlia.core.routing_table import K
+from skycore.contracts.dht import Dht
+from skycore.contracts.store import Items
+from skycore.model.items import Kind, make_item
+from skycore.model.trie import plant_value
 from tests.sim.cores import Node, grown, sign
 
 INTERVAL_S = 120.0
@@ -201,3 +207,52 @@ def test_c39_w_churn_without_publishers():
 def test_c39_w_churn_without_publishers_needs_repair():
     world, targets = churned(Careless)
     assert sum(not holders(world, target) for target in targets) >= 10
+
+
+# --- whole nodes ---------------------------------------------------------------------------------
+
+
+async def put_tree(node, seq, turn):
+    """Put a node's own 640 kB, of which one block depends on `turn`."""
+    value = bytearray(bytes(range(256)) * 2_500)
+    value[turn * 200_000] ^= 255
+    tree = plant_value(bytes(value))
+    identity = node.node.identity
+    item = make_item(
+        identity.network,
+        identity.secret,
+        salt=b"big",
+        seq=node.clock.wall_ns() + seq,
+        until=node.clock.wall_s() + 7_000,
+        v=tree.manifest,
+        kind=Kind.MANIFEST,
+    )
+    report = await node.get(Dht).put(item, blocks=tree.blocks)
+    assert report.stored >= 3, report
+    return item, bytes(value)
+
+
+async def is_whole(node, item, value):
+    items = node.get(Items)
+    held = [stored for stored in await items.get(item.target) if stored.item == item]
+    return bool(held) and await items.value(held[0]) == value
+
+
+async def test_c36_a_tree_of_blocks_reaches_newcomers_and_those_who_missed_it(world, notes):
+    """Its publisher is gone; a newcomer has it in seconds, whole, and so has who was away."""
+    await world.full_node()
+    alice, bob, carol, dave = await world.spawn("visor", n=4)
+    await notes.all_meet(world)
+    await anyio.sleep(60)
+    await put_tree(alice, 0, 0)
+    await world.kill(dave)
+    await anyio.sleep(5)
+    item, value = await put_tree(alice, 1, 1)
+    await world.kill(alice)
+    (newcomer,) = await world.spawn("visor", n=1)
+    await world.start(dave)
+    for node in (bob, carol, newcomer, dave):
+        began = anyio.current_time()
+        while not await is_whole(node, item, value):
+            assert anyio.current_time() - began < 30
+            await anyio.sleep(1)
