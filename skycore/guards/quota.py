@@ -39,7 +39,7 @@ class GateSettings(PluginSettings):
     """Bytes of values held, and of the blocks that they stand on, all together."""
     signer_items_max: int = Field(default=1_000, ge=0)
     """Items of one signer, as owner or as a subject's delegate."""
-    signer_bytes_max: int = Field(default=16 * 1024 * 1024, ge=0)
+    signer_bytes_max: int = Field(default=32 * 1024 * 1024, ge=0)
     """Bytes of values and blocks of one signer, as owner or as a subject's delegate."""
     mirror_items_max: int = Field(default=100_000, ge=0)
     """Items of one mirror that the network's authority has delegated to."""
