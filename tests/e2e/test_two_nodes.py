@@ -168,22 +168,23 @@ def test_secrets_are_neither_logged_nor_shown(pair: Pair, tmp_path: Path) -> Non
 
 def test_a_large_set_costs_a_line_in_a_list_and_is_all_there(pair: Pair, tmp_path: Path) -> None:
     full, visor = pair
+    key = visor.key()
     rows = [
-        {"address": f"{visor.key()}:{port}", "type": "vpn", "version": "v1.3.31"}
+        {"address": f"{key}:{port}", "type": "vpn", "version": "v1.3.31"}
         for port in range(1_000, 4_000)
     ]
     file = tmp_path / "svc.json"
     file.write_text(json.dumps(rows))
     assert visor.run("visor", "dht", "put", "--salt", "svc", "--file", str(file))["stored"] == 2
-    item = full.run("visor", "dht", "get", visor.key(), "--salt", "svc")["item"]
+    item = full.run("visor", "dht", "get", key, "--salt", "svc")["item"]
     assert sorted(r["address"] for r in item["value"]) == sorted(r["address"] for r in rows)
     assert "3,000 entries" in full.command("visor", "dht", "list", "--salt", "svc").stdout
-    shown = full.command("visor", "dht", "get", visor.key(), "--salt", "svc").stdout
+    shown = full.command("visor", "dht", "get", key, "--salt", "svc").stdout
     assert "its own key" in shown
     assert "in blocks" in shown
     assert visor.run("visor", "dht", "delete", "--salt", "svc")["stored"] == 2
-    assert "was deleted" in full.refused("visor", "dht", "get", visor.key(), "--salt", "svc")
-    row = full.run("visor", "dht", "history", visor.key(), "--salt", "svc")["versions"]
+    assert "was deleted" in full.refused("visor", "dht", "get", key, "--salt", "svc")
+    row = full.run("visor", "dht", "history", key, "--salt", "svc")["versions"]
     assert [v["kind"] for v in row] == ["tombstone", "manifest"]
 
 
