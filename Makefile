@@ -29,7 +29,7 @@ lint: $(READY)  ## style, types and architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-demo: $(READY)  ## a full node and three visors, real processes, real sockets
+demo: $(READY)  ## a two full nodes and three visors, real processes, real sockets
 	$(BIN)/python -m examples.demo
 
 bench: $(READY)  ## our figures on this machine
