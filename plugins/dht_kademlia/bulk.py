@@ -23,7 +23,7 @@ from skycore.contracts.dht import Replica
 from skycore.errors import NotClosestError
 from skycore.model.addresses import Contact
 
-__all__ = ["Progress", "send_out"]
+__all__ = ["REFUSED_FROM", "Progress", "send_out"]
 
 Progress = Callable[[int], None]
 
