@@ -50,11 +50,16 @@ __all__ = [
     "SeqTooFarError",
     "SeqTooLowError",
     "SkycoreError",
+    "StoreAuthError",
     "StoreBusyError",
     "StoreCorruptError",
     "StoreError",
     "StoreFullError",
     "StoreReadOnlyError",
+    "StoreSlowError",
+    "StoreUnreachableError",
+    "StoreUnsafeError",
+    "StoreUnsupportedError",
     "StoreVersionError",
     "StreamError",
     "TooManyRequestsError",
@@ -329,6 +334,26 @@ class StoreReadOnlyError(StoreError):
 
 class StoreVersionError(StoreError):
     """The item store was written by a newer version of this program."""
+
+
+class StoreUnreachableError(StoreError):
+    """The server that holds the items cannot be reached."""
+
+
+class StoreSlowError(StoreUnreachableError):
+    """The server that holds the items does not answer in time."""
+
+
+class StoreAuthError(StoreError):
+    """The server that holds the items refuses this user."""
+
+
+class StoreUnsafeError(StoreError):
+    """The server that holds the items may throw them away."""
+
+
+class StoreUnsupportedError(StoreError):
+    """The server that holds the items is of a kind that cannot be used."""
 
 
 class AccessDeniedError(SkycoreError):

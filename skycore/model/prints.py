@@ -12,7 +12,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable
 
-__all__ = ["CELLS", "Prints", "item_print", "range_print"]
+__all__ = ["CELLS", "Prints", "cell_bounds", "cell_of", "item_print", "range_print"]
 
 CELLS = 4_096
 _TAIL = struct.Struct(">Q")
@@ -39,11 +39,13 @@ def range_print(rows: Iterable[Row]) -> tuple[int, int]:
     return count, value & _MASK
 
 
-def _cell(target: bytes) -> int:
+def cell_of(target: bytes) -> int:
+    """Return the number of a target's cell: its first 12 bits."""
     return int.from_bytes(target[:2].ljust(2, b"\0"), "big") >> 4
 
 
-def _cell_bounds(cell: int) -> tuple[bytes, bytes]:
+def cell_bounds(cell: int) -> tuple[bytes, bytes]:
+    """Return the first and the last target of a cell."""
     top, low = cell >> 4, (cell & 15) << 4
     return bytes((top, low)) + _LOW_END, bytes((top, low | 15)) + _HIGH_END
 
@@ -78,7 +80,7 @@ class Prints:
 
     @staticmethod
     def _add(cells: dict[int, list[int]], target: bytes, sign: int, share: int) -> None:
-        number = _cell(target)
+        number = cell_of(target)
         cell = cells.setdefault(number, [0, 0])
         cell[0] += sign
         cell[1] = (cell[1] + share) & _MASK
@@ -95,16 +97,16 @@ class Prints:
         """Return count and sum over low ≤ target ≤ high; `read` yields the rows of a range."""
         if low > high:
             return 0, 0
-        first, last = _cell(low), _cell(high)
-        if first == last and (low, high) != _cell_bounds(first):
+        first, last = cell_of(low), cell_of(high)
+        if first == last and (low, high) != cell_bounds(first):
             return range_print(read(low, high))
         cells = self._cells(salt, read)
         count = value = 0
-        if low != _cell_bounds(first)[0]:
-            count, value = range_print(read(low, _cell_bounds(first)[1]))
+        if low != cell_bounds(first)[0]:
+            count, value = range_print(read(low, cell_bounds(first)[1]))
             first += 1
-        if high != _cell_bounds(last)[1]:
-            edge = range_print(read(_cell_bounds(last)[0], high))
+        if high != cell_bounds(last)[1]:
+            edge = range_print(read(cell_bounds(last)[0], high))
             count, value = count + edge[0], value + edge[1]
             last -= 1
         for number in range(first, last + 1):
@@ -119,7 +121,7 @@ class Prints:
         cells = self._known.get(salt)
         if cells is None:
             cells = {}
-            for row in read(_cell_bounds(0)[0], _cell_bounds(CELLS - 1)[1]):
+            for row in read(cell_bounds(0)[0], cell_bounds(CELLS - 1)[1]):
                 self._add(cells, row[0], 1, item_print(*row))
             if cells:  # a salt that nothing is held under takes no memory
                 self._known[salt] = cells

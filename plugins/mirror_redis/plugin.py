@@ -1,0 +1,45 @@
+"""What this folder adds to a node, in two plugins: `store_redis` here, one object for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = ["store_redis"]
+
+
+class _StoreRedis:
+    """An item store that several nodes and services share."""
+
+    @hookimpl
+    def skycore_settings(self) -> Any:
+        """Where Redis is, how long it may take, how much history is kept."""
+        from mirror_redis.settings import RedisStoreSettings
+
+        return RedisStoreSettings
+
+    @hookimpl
+    def skycore_stores(self) -> Any:
+        """Items in Redis."""
+        from mirror_redis.service import open_redis_store
+
+        return [open_redis_store]
+
+    @hookimpl
+    def skycore_services(self) -> Any:
+        """The connections, which the store and its status share."""
+        from mirror_redis.service import StoreLink, open_store_link
+        from skycore import Provider
+
+        return [Provider(StoreLink, open_store_link)]
+
+    @hookimpl
+    def skycore_status(self) -> Any:
+        """How Redis is."""
+        from mirror_redis.service import open_redis_status
+
+        return [open_redis_status]
+
+
+store_redis = _StoreRedis()

@@ -1,0 +1,104 @@
+"""Batches on their way into Redis: what is sent of them, and in how many pieces.
+
+Why a question first where there are many blocks: the gate hands over every block that it has in
+hand, most of them stored long ago. One round trip says which; the others are not sent (L24).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import anyio.lowlevel
+
+from mirror_redis.rows import number, put_record, record
+from mirror_redis.settings import RedisStoreSettings
+from skycore.contracts.store import PutOutcome
+from skycore.model.items import RankedItem
+
+__all__ = ["Puts"]
+
+PART_ITEMS_MAX = 512
+PART_BYTES_MAX = 4 * 1024 * 1024
+"""Values in one call of the script: Redis does nothing else meanwhile."""
+UNASKED_BYTES_MAX = 32 * 1024
+"""Blocks of so many bytes are sent without asking what is there."""
+PACKED_AT_ONCE = 128
+"""Items encoded between two breaths of the event loop: about 2 ms."""
+
+Call = Sequence[bytes]
+
+
+class Puts:
+    """Puts batches of any size."""
+
+    def __init__(
+        self,
+        put: Callable[[Sequence[Call]], Awaitable[list[Any]]],
+        ask: Callable[..., Awaitable[Any]],
+        settings: RedisStoreSettings,
+        writer: bytes,
+    ) -> None:
+        self._put = put
+        self._ask = ask
+        self._versions_max = number(settings.history_versions_max)
+        self._bytes_max = number(settings.history_bytes_max)
+        self._writer = writer
+
+    async def put_many(
+        self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes]
+    ) -> list[PutOutcome]:
+        """Send a batch as one transaction; outcomes in order."""
+        held = await self._held(items, blocks)
+        parts = list(_parts(items))
+        calls = [await self._call(part, blocks, held) for part in parts]
+        replies = await self._put(calls)
+        for index, part in enumerate(parts):
+            if replies[index] == b"again":  # a block went meanwhile: send all that we have
+                [replies[index]] = await self._put([await self._call(part, blocks, set())])
+        return [
+            PutOutcome(code, int(seq, 16), _split(missing))
+            for _, outcomes in replies
+            for code, seq, missing in outcomes
+        ]
+
+    async def _held(self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes]) -> set[bytes]:
+        """Return those of the blocks given that need not be sent."""
+        wanted = dict.fromkeys(name for item in items for name in item.refs if name in blocks)
+        names = list(wanted)
+        if sum(len(blocks[name]) for name in names) <= UNASKED_BYTES_MAX:
+            return set()
+        answer = await self._ask("held", b"".join(names))
+        return {name for name, is_here in zip(names, answer, strict=True) if is_here == 0x31}
+
+    async def _call(
+        self, part: Sequence[RankedItem], blocks: Mapping[bytes, bytes], held: set[bytes]
+    ) -> Call:
+        names = dict.fromkeys(name for item in part for name in item.refs if name in blocks)
+        given = [name for name in names if name not in held]
+        head = record(
+            self._versions_max, self._bytes_max,
+            b"".join(name for name in names if name in held), b"".join(given), number(len(part)),
+        )  # fmt: skip
+        records = []
+        for count, item in enumerate(part, 1):
+            records.append(put_record(item, self._writer))
+            if count % PACKED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        return [head, *records, *(blocks[name] for name in given)]
+
+
+def _parts(items: Sequence[RankedItem]) -> Iterator[Sequence[RankedItem]]:
+    start = size = 0
+    for index, item in enumerate(items):
+        more = len(item.item.v) + 32 * len(item.refs)
+        is_full = index - start == PART_ITEMS_MAX or size + more > PART_BYTES_MAX
+        if index > start and is_full:
+            yield items[start:index]
+            start, size = index, 0
+        size += more
+    yield items[start:]
+
+
+def _split(names: bytes) -> tuple[bytes, ...]:
+    return tuple(names[at : at + 32] for at in range(0, len(names), 32))

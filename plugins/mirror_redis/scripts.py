@@ -1,0 +1,104 @@
+"""Scripts that run inside Redis: each is a transaction, and one round trip.
+
+Why EVALSHA with the text at hand: a server that was restarted, or whose scripts were flushed, does
+not know a script; it is loaded again and the call repeated, and nobody notices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from mirror_redis.dialing import Command
+from mirror_redis.failures import AnotherStore, failure_of
+from mirror_redis.link import Link
+
+__all__ = ["Scripts"]
+
+_PARTS: Mapping[str, Sequence[str]] = {
+    "open": ("open",),
+    "place": ("common", "place"),
+    "get": ("common", "get"),
+    "changes": ("common", "changes"),
+    "listing": ("common", "listing"),
+    "ranks": ("common", "ranks"),
+    "past": ("common", "past"),
+    "blocks": ("common", "blocks"),
+    "held": ("common", "held"),
+    "usage": ("common", "usage"),
+    "unblock": ("common", "unblock"),
+    "put": ("common", "changing", "put"),
+    "renew": ("common", "changing", "renew"),
+    "drop": ("common", "changing", "drop"),
+    "sweep": ("common", "changing", "sweep"),
+}
+
+
+class _Script(NamedTuple):
+    text: bytes
+    sha: bytes
+
+
+def _load(parts: Sequence[str]) -> _Script:
+    folder = resources.files("mirror_redis") / "lua"
+    text = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts).encode()
+    return _Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+class Scripts:
+    """Calls scripts by name over one link."""
+
+    def __init__(self, link: Link, replicas_min: int = 0, replicas_wait_s: float = 0) -> None:
+        self._link = link
+        self._replicas_min = replicas_min
+        wait_ms = max(1, int(replicas_wait_s * 1_000))  # 0 would be for ever
+        self._wait: Command = (b"WAIT", b"%d" % replicas_min, b"%d" % wait_ms)
+        self._scripts = {name: _load(parts) for name, parts in _PARTS.items()}
+        self._keys = f"{link.prefix}dht:".encode()
+
+    async def run(self, name: str, *arguments: bytes, is_write: bool = False) -> Any:
+        """Run one script. Raises `StoreError`, `AnotherStore`."""
+        return (await self.run_all(name, [arguments], is_write=is_write))[0]
+
+    async def run_all(
+        self, name: str, calls: Sequence[Sequence[bytes]], *, is_write: bool = False
+    ) -> list[Any]:
+        """Run a script several times, as one transaction, in one round trip."""
+        script = self._scripts[name]
+        head = (b"EVALSHA", script.sha, b"1", self._keys)
+        commands: list[Command] = [(*head, *arguments) for arguments in calls]
+        for _ in range(3):
+            replies = await self._send(commands, is_write=is_write)
+            if not any(isinstance(reply, NoScriptError) for reply in replies):
+                break
+            self._link.counters["scripts_loaded"] += 1
+            await self._link.call([(b"SCRIPT", b"LOAD", script.text)])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._named(reply)
+        if is_write:
+            self._link.writes_work()
+        return replies
+
+    async def _send(self, commands: Sequence[Command], *, is_write: bool) -> list[Any]:
+        wait = [self._wait] if is_write and self._replicas_min else []
+        if len(commands) == 1:
+            replies = await self._link.call([*commands, *wait])
+            done: Any = replies[:1]
+        else:
+            replies = await self._link.call([(b"MULTI",), *commands, (b"EXEC",), *wait])
+            done = replies[len(commands) + 1]
+            if isinstance(done, Exception):  # one was refused when it was queued
+                return [next((r for r in replies if isinstance(r, Exception)), done)]
+        if wait and isinstance(replies[-1], int) and replies[-1] < self._replicas_min:
+            self._link.counters["not_replicated"] += 1  # WAIT does not fail, it says how many (M7)
+        return list(done)
+
+    def _named(self, reply: Exception) -> Exception:
+        if isinstance(reply, ResponseError) and "ANOTHERSTORE" in str(reply):
+            return AnotherStore()
+        return failure_of(reply).error(self._link.where, str(reply))

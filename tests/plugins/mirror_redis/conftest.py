@@ -1,0 +1,75 @@
+"""A real Redis for the tests, and stores on it."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+
+from mirror_redis.service import open_redis_store, open_store_link
+from mirror_redis.settings import RedisStoreSettings
+from skycore.testing.fakes import FakeClock, SeededEntropy
+from skycore.testing.redisserver import RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_session(tmp_path_factory):
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis(redis_session):
+    redis_session.send("FLUSHALL")
+    redis_session.send("CONFIG", "RESETSTAT")
+    return redis_session
+
+
+@pytest.fixture
+def own_redis(tmp_path):
+    """Return a function that starts a server which the test may hurt."""
+    servers: list[RedisServer] = []
+
+    def start(*options: str, **more) -> RedisServer:
+        servers.append(RedisServer(tmp_path / f"redis{len(servers)}", *options, **more))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+_prefixes = iter(range(10**9))
+
+
+@asynccontextmanager
+async def _opened(server: RedisServer, *, seed: int = 0, clock=None, **settings):
+    """Open a store on a server; (store, link)."""
+    settings = RedisStoreSettings(**{"url": server.url, "timeout_s": 10, **settings})
+    async with (
+        open_store_link(settings, clock or FakeClock()) as link,
+        open_redis_store(link, settings, SeededEntropy(seed)) as store,
+    ):
+        yield store, link
+
+
+@pytest.fixture
+def opened():
+    """Return a context manager: `async with opened(server) as (store, link)`."""
+    return _opened
+
+
+@pytest.fixture
+def open_store(redis):
+    """Return a function that opens a new, empty store."""
+    return partial(_fresh_store, redis)
+
+
+@asynccontextmanager
+async def _fresh_store(server: RedisServer, **settings):
+    """Open a new, empty store: a prefix of its own."""
+    number = next(_prefixes)
+    async with _opened(server, seed=number, prefix=f"t{number}:", **settings) as (store, _):
+        yield store
