@@ -31,17 +31,19 @@ def wait_for(done, what: str = "") -> None:
 
 
 def items(node: NodeProcess) -> int:
-    return sum(ask(node.data, "dht.status")["items"].values())
+    held = ask(node.data, "dht.status")["items"]
+    return sum(count for salt, count in held.items() if salt != "fullnode")
 
 
 def test_c24_a_peer_killed_in_mid_sync_is_read_on_from_the_cursor(tmp_path: Path) -> None:
     with node_processes(tmp_path, "full", "reader") as (full, reader):
-        full.start(LISTEN, NETWORK, profile="fullnode")
+        alone = ("dht_kademlia.repair_interval_s=0", "dht_kademlia.full_nodes_max=0")
+        full.start(LISTEN, NETWORK, *alone, profile="fullnode")  # it brings the reader nothing
         for number in range(240):
             ask(full.data, "dht.put", salt=f"s{number}", text=f"{number:03d}" * 1_000)
         port = full.port
-        small = ("dht_kademlia.sync_page_bytes=4096", "dht_kademlia.full_nodes_max=0")
-        reader.start(LISTEN, NETWORK, bootstrap(full.contact), *small, profile="fullnode")
+        small = "dht_kademlia.sync_page_bytes=4096"
+        reader.start(LISTEN, NETWORK, bootstrap(full.contact), small, *alone, profile="fullnode")
         received, reports = 0, []
         again = f"transport_stcpr.listen=127.0.0.1:{port}"
         held = items(reader)
@@ -50,14 +52,15 @@ def test_c24_a_peer_killed_in_mid_sync_is_read_on_from_the_cursor(tmp_path: Path
         wait_for(lambda: items(reader) > held)
         full.kill()
         broken.join(WAIT_S)
-        full.start(again, NETWORK, profile="fullnode")
+        full.start(again, NETWORK, *alone, profile="fullnode")
         reports.append(sync(reader, full))
         assert reports[-1]["complete"], reports
         received = sum(report["received"] for report in reports)
         assert items(reader) == 240
-        assert sum(report["stored"] for report in reports) == 240, reports
+        stored = sum(report["stored"] for report in reports)
+        assert 240 <= stored <= 242, reports  # the adverts of the full node, before and after
         pages = sum(not report["complete"] for report in reports)
-        assert received <= 240 + 2 * pages, "a page that was not admitted is asked for again"
+        assert received <= 242 + 2 * pages, "a page that was not admitted is asked for again"
         print([(r["received"], r["stored"], r["complete"]) for r in reports])
 
 
