@@ -9,7 +9,7 @@ from mirror_redis.link import Link, open_link
 from mirror_redis.settings import RedisStoreSettings
 from mirror_redis.status import LinkStatus
 from mirror_redis.store import RedisStore
-from skycore.contracts.runtime import Clock, Entropy
+from skycore.contracts.runtime import Clock, Entropy, Identity
 from skycore.contracts.status import StatusSource
 from skycore.contracts.store import ItemStore
 from skycore.errors import StoreUnreachableError
@@ -34,10 +34,10 @@ async def open_store_link(settings: RedisStoreSettings, clock: Clock) -> AsyncIt
 
 @asynccontextmanager
 async def open_redis_store(
-    link: StoreLink, settings: RedisStoreSettings, entropy: Entropy
+    link: StoreLink, settings: RedisStoreSettings, entropy: Entropy, identity: Identity
 ) -> AsyncIterator[ItemStore]:
     """Keep items in Redis, beside whoever else does."""
-    store = RedisStore(link, settings, entropy)
+    store = RedisStore(link, settings, entropy, identity.network.id)
     if link.is_usable:
         try:
             await store.open()

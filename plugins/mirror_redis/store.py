@@ -31,7 +31,7 @@ from skycore.contracts.store import (
     PutOutcome,
     Usage,
 )
-from skycore.errors import StoreError, StoreVersionError
+from skycore.errors import StoreError, StoreUnsupportedError, StoreVersionError
 from skycore.model.items import Cursor, ItemClass, Lease, RankedItem, StoredItem
 from skycore.model.limits import BLOCK_GRACE_S, BLOCK_MAX
 
@@ -51,8 +51,11 @@ _ANOTHER = "another store is in its place again and again"
 class RedisStore:
     """An ItemStore in Redis. Any number of them, in any processes, may stand on the same one."""
 
-    def __init__(self, link: Link, settings: RedisStoreSettings, entropy: Entropy) -> None:
+    def __init__(
+        self, link: Link, settings: RedisStoreSettings, entropy: Entropy, network: bytes
+    ) -> None:
         self._link = link
+        self._network = network
         self._scripts = Scripts(link, settings.replicas_min, settings.replicas_wait_s)
         self._entropy = entropy
         self._id = b""
@@ -71,14 +74,19 @@ class RedisStore:
     async def open(self) -> bytes:
         """Return what scripts are told of the store: its id ‖ the server's replication id."""
         if not self._id or self._replid != self._link.replid:
-            found, schema, _ = await self._scripts.run(
-                "open", self._entropy.bytes(16), number(SCHEMA_VERSION)
+            found, schema, network = await self._scripts.run(
+                "open", self._entropy.bytes(16), number(SCHEMA_VERSION), self._network
             )
             if schema != number(SCHEMA_VERSION):
                 raise StoreVersionError(
                     f"Redis at {self._link.where} has schema {schema!r}; this program knows"
                     f" {SCHEMA_VERSION}",
                     hint="update this program, or set another prefix",
+                )
+            if network != self._network:
+                raise StoreUnsupportedError(
+                    f"Redis at {self._link.where} holds records of another network",
+                    hint="give each network a prefix of its own: its records are no others'",
                 )
             self._id, self._replid = bytes(found), self._link.replid
             self._is_now(hashlib.sha256(self._id + self._replid).digest()[:16])

@@ -297,9 +297,16 @@ class MemoryStore:
         gone = self._history.add(key, old, tuple(blocks), self._blocks.size(blocks))
         self._blocks.forget(gone)
 
-    async def drop(self, keys: Sequence[ItemKey]) -> int:
+    async def drop(self, keys: Sequence[ItemKey], positions: Sequence[int] | None = None) -> int:
         """Forget slots."""
+        if positions is not None:
+            read = zip(keys, positions, strict=True)
+            keys = [key for key, place in read if self._is_at(key, place)]
         return sum(self._drop(key, None) for key in keys)
+
+    def _is_at(self, key: ItemKey, position: int) -> bool:
+        held = self._slots.get(key)
+        return held is not None and held.position == position
 
     def _drop(self, key: tuple[bytes, int], now_s: int | None) -> bool:
         held = self._slots.get(key)
@@ -320,6 +327,9 @@ class MemoryStore:
                 count += self._drop(key, now_s)
         self._blocks.sweep(now_s)
         return count
+
+    def watch(self) -> None:
+        """Nobody else can write here."""
 
 
 @asynccontextmanager

@@ -175,9 +175,9 @@ class SqliteStore:
         """Set leases."""
         return await self._write(lambda: self._writer.renew(leases))
 
-    async def drop(self, keys: Sequence[ItemKey]) -> int:
+    async def drop(self, keys: Sequence[ItemKey], positions: Sequence[int] | None = None) -> int:
         """Forget slots."""
-        return await self._write(lambda: self._writer.drop(keys))
+        return await self._write(lambda: self._writer.drop(keys, positions))
 
     async def sweep(self, now_s: int) -> int:
         """Drop what has ended, in portions: a large one must not keep readers waiting."""
@@ -187,6 +187,9 @@ class SqliteStore:
             count += dropped
             if dropped < SWEEP_ROWS:
                 return count
+
+    def watch(self) -> None:
+        """Nobody else can write here: the file is locked."""
 
 
 @asynccontextmanager

@@ -161,13 +161,20 @@ class Writer:
 
     # --- removals -------------------------------------------------------------------------------
 
-    def drop(self, keys: Sequence[ItemKey]) -> int:
+    def drop(self, keys: Sequence[ItemKey], positions: Sequence[int] | None = None) -> int:
         """Forget slots, inside a transaction."""
+        if positions is not None:
+            keys = self._unchanged(keys, positions)
         slots = self._slots(key.target for key in keys)
         found = {tuple(key): slots[key] for key in keys if key in slots}
         self._remove(list(found.values()), None)
         self._moved_to(self.position)
         return len(found)
+
+    def _unchanged(self, keys: Sequence[ItemKey], positions: Sequence[int]) -> list[ItemKey]:
+        statement = "SELECT 1 FROM items WHERE target = ? AND class = ? AND position = ?"
+        read = zip(keys, positions, strict=True)
+        return [key for key, place in read if self._db.rows(statement, (*key, place))]
 
     def sweep(self, now_s: int) -> int:
         """Drop what has ended, SWEEP_ROWS at most, inside a transaction."""

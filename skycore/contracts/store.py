@@ -6,7 +6,8 @@ Only the gate is ever given an ItemStore; wiring refuses everybody else by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -123,8 +124,10 @@ class ItemStore(Protocol):
     `skycore.testing.contracts.StoreContract`.
     """
 
-    store_id: bytes
-    """16 bytes, made with the store and kept with it."""
+    @property
+    def store_id(self) -> bytes:
+        """16 bytes, made with the store and kept with it."""
+        ...
 
     async def get(self, targets: Sequence[bytes]) -> Sequence[tuple[StoredItem, ...]]:
         """Return for each target what its slots hold, highest class first."""
@@ -188,8 +191,11 @@ class ItemStore(Protocol):
         """
         ...
 
-    async def drop(self, keys: Sequence[ItemKey]) -> int:
-        """Forget slots here, as if never seen (no tombstone); return how many there were."""
+    async def drop(self, keys: Sequence[ItemKey], positions: Sequence[int] | None = None) -> int:
+        """Forget slots here, as if never seen (no tombstone); return how many there were.
+
+        With `positions` (StoredItem.position, as it was read) only those that did not change since.
+        """
         ...
 
     async def sweep(self, now_s: int) -> int:
@@ -207,6 +213,15 @@ class ItemStore(Protocol):
 
     async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
         """Return what is held of each signer: the quota counters, cheap to ask."""
+        ...
+
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[None]] | None:
+        """Return how to learn of what others change here; None where nobody else can.
+
+        Inside the context the iterator yields once for all changes since the last time, less than
+        2 s after them. Where it is not None, the gate proves what it reads: others wrote it, and
+        whoever gets at the place could alter it.
+        """
         ...
 
 

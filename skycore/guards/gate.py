@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import anyio
@@ -25,7 +25,7 @@ from skycore.contracts.store import (
     Outcome,
     PutOutcome,
 )
-from skycore.errors import ItemError, PluginError, QuotaError, SeqTooLowError
+from skycore.errors import ItemError, PluginError, QuotaError, SeqTooLowError, StoreError
 from skycore.events import Events
 from skycore.guards.admission import Candidate, Prover, outcome_name, seq_of
 from skycore.guards.blocks import PendingBlocks
@@ -33,6 +33,7 @@ from skycore.guards.heads import Heads
 from skycore.guards.judge import Claim, Judge
 from skycore.guards.quota import GateSettings, Quotas
 from skycore.guards.reading import StoreFace
+from skycore.guards.shared import SharedStore
 from skycore.guards.storing import Storer
 from skycore.guards.trees import Trees
 from skycore.model.blocks import block_id
@@ -74,20 +75,38 @@ async def open_gate(
             )
     quotas = Quotas(settings, identity.public, namespaces, events)
     judge = Judge(identity.network, identity.public, namespaces)
+    prover = Prover(judge, workers)
     trees = Trees(store, namespaces, workers)
     pending = PendingBlocks(
         settings.sender_pending_bytes_max, settings.pending_bytes_max, identity.public
     )
     heads = Heads(store, namespaces, quotas, pending, workers, clock)
+    watching = store.watch()
+    if watching is not None:
+        store = SharedStore(store, judge, prover, heads, clock)
     storer = Storer(store, quotas, heads, clock, identity.public)
-    gate = Gate(store, judge, quotas, Prover(judge, workers), trees, heads, storer, clock)
-    await storer.count()
+    gate = Gate(store, judge, quotas, prover, trees, heads, storer, clock)
+    try:
+        await storer.count()
+    except StoreError as trouble:  # a server that is down comes back; each sweep counts again
+        log.warning("what is held is not counted yet error=%r", str(trouble))
     async with anyio.create_task_group() as tasks:
+        if watching is not None:
+            tasks.start_soon(_follow, watching, storer)
         tasks.start_soon(
             partial(every, settings.sweep_interval_s, gate.sweep, name="sweep", at_once=False)
         )
         yield gate
         tasks.cancel_scope.cancel()
+
+
+async def _follow(
+    watching: AbstractAsyncContextManager[AsyncIterator[None]], storer: Storer
+) -> None:
+    """Tell those who wait for changes of what others wrote, too (C35, L4)."""
+    async with watching as news:
+        async for _ in news:
+            storer.touch()
 
 
 class Gate(StoreFace):
@@ -115,7 +134,8 @@ class Gate(StoreFace):
     @property
     def counters(self) -> Mapping[str, int]:
         """How many puts and leases ended how, since the start: by outcome's or error's name."""
-        return dict(self._counters)
+        others = self._store.counters if isinstance(self._store, SharedStore) else {}
+        return {**self._counters, **others}
 
     # --- judging and admitting -------------------------------------------------------------------
 

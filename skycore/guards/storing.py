@@ -50,7 +50,8 @@ class Storer:
             self._news = Event()
         return self._news
 
-    def _touch(self) -> None:
+    def touch(self) -> None:
+        """Tell those who wait that the store changed."""
         if self._news is not None:
             self._news.set()
             self._news = None
@@ -63,7 +64,7 @@ class Storer:
             dropped = await self._store.drop(keys)
             await self.count()
         if dropped:
-            self._touch()
+            self.touch()
         return dropped
 
     async def sweep(self) -> int:
@@ -76,7 +77,7 @@ class Storer:
         self._heads.expire()
         dropped = await self._store.sweep(self._clock.wall_s())
         if dropped:
-            self._touch()
+            self.touch()
         await self.count()
         return dropped
 
@@ -98,7 +99,7 @@ class Storer:
             ready = [(c, c.ranked, c.growth) for c in proven if c.is_open and c.ranked and c.growth]
             results = await self._put(ready) if ready else ()
         if any(outcome.code == Outcome.STORED for outcome in results):
-            self._touch()
+            self.touch()
 
     async def _reserve(self, proven: Sequence[Candidate]) -> None:
         wanted = [(c.ranked, c.growth) for c in proven if c.ranked and c.growth]
@@ -139,23 +140,23 @@ class Storer:
     async def _clear_dead(self, ready: Sequence[Candidate]) -> None:
         """Make way where an expired item, not swept yet, would still outrank or answer a cas."""
         now_s = self._clock.wall_s()
-        dead = [
-            ItemKey(c.old.target, c.old.item_class)
+        dead = {
+            ItemKey(c.old.target, c.old.item_class): c.old.position
             for c in ready
             if c.old
             and c.ranked
             and c.old.until <= now_s
             and (c.ranked.rank < c.old.rank or c.cas is not None)
-        ]
-        if dead:
-            await self._store.drop(dead)
-            self._touch()
+        }
+        if dead:  # and still what was read: another writer may have been here (O21)
+            await self._store.drop(list(dead), list(dead.values()))
+            self.touch()
 
     async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:
         """Set leases that were found right."""
         results = await self._store.renew(leases, now_ns)
         if any(outcome.code == Outcome.RENEWED for outcome in results):
-            self._touch()
+            self.touch()
         return results
 
 

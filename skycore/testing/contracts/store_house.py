@@ -179,6 +179,32 @@ class HousekeepingContract:
             assert await store.get([key.target]) == [()]
             assert (await store.put_many([ranked(seq=1)]))[0].code == Outcome.STORED
 
+    async def test_o21_a_slot_that_changed_meanwhile_is_not_dropped(
+        self, open_store: OpenStore
+    ) -> None:
+        """Whoever drops what he has read says which change he saw."""
+        async with open_store() as store:
+            old, other = ranked(), ranked(b"bob")
+            await store.put_many([old, other])
+            [[read], [bob]] = await store.get([old.target, other.target])
+            await store.renew([lease_for(old, START_S + 900)], 0)
+            keys = [ItemKey(old.target, 3), ItemKey(other.target, 3), ItemKey(other.target, 1)]
+            assert await store.drop(keys, [read.position, bob.position, 1]) == 1
+            [[renewed], gone] = await store.get([old.target, other.target])
+            assert (renewed.until, gone) == (START_S + 900, ())
+            await store.put_many([ranked(seq=2)])
+            assert await store.drop(keys[:1], [renewed.position]) == 0
+            [[newer]] = await store.get([old.target])
+            assert (newer.item.seq, await store.drop(keys[:1], [newer.position])) == (2, 1)
+
+    async def test_a_store_says_whether_others_write_there(self, open_store: OpenStore) -> None:
+        """None, or a context whose iterator yields for what others change."""
+        async with open_store() as store:
+            watching = store.watch()
+            if watching is not None:
+                async with watching as news:
+                    assert hasattr(news, "__anext__")
+
     async def test_usage_counts_what_is_held(self, open_store: OpenStore) -> None:
         """By salt and by signer, through every change."""
         async with open_store() as store:

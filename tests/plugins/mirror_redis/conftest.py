@@ -9,7 +9,7 @@ import pytest
 
 from mirror_redis.service import open_redis_store, open_store_link
 from mirror_redis.settings import RedisStoreSettings
-from skycore.testing.fakes import FakeClock, SeededEntropy
+from skycore.testing.fakes import FakeClock, SeededEntropy, identity
 from skycore.testing.redisserver import RedisServer
 
 
@@ -50,7 +50,7 @@ async def _opened(server: RedisServer, *, seed: int = 0, clock=None, **settings)
     settings = RedisStoreSettings(**{"url": server.url, "timeout_s": 10, **settings})
     async with (
         open_store_link(settings, clock or FakeClock()) as link,
-        open_redis_store(link, settings, SeededEntropy(seed)) as store,
+        open_redis_store(link, settings, SeededEntropy(seed), identity("me")) as store,
     ):
         yield store, link
 
