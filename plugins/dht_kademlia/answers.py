@@ -34,7 +34,7 @@ from dht_kademlia.serve_blocks import blocks_below, blocks_of
 from dht_kademlia.serve_ranges import answer_ranges
 from skycore.contracts.store import ChangeFilter, PutOutcome
 from skycore.errors import CursorInvalidError, NotClosestError, RemoteProtocolError
-from skycore.model.items import Cursor, Lease, MutableItem
+from skycore.model.items import Cursor, Kind, Lease, MutableItem
 from skycore.model.limits import (
     BLOCKS_BYTES_MAX,
     MISSING_MAX,
@@ -97,7 +97,8 @@ class Answers:
                     leases.append(ItemLease(len(items), stored.lease))
                 items.append(stored.item)
         room = max(0, min(request.blocks_bytes_max, BLOCKS_BYTES_MAX))
-        blocks = await blocks_of(self._node.items, items, room) if room else ()
+        heads = room and any(item.kind == Kind.MANIFEST for item in items)
+        blocks = await blocks_of(self._node.items, items, room) if heads else ()
         return Value(tuple(items), self._node.near(target), held, tuple(leases), tuple(blocks))
 
     async def _put(self, peer: bytes, puts: Sequence[PutValue]) -> list[Stored]:

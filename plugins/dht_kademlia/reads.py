@@ -153,7 +153,7 @@ class _Read:
 
 def _full_nodes(node: Kademlia, target: int) -> Sequence[Contact]:
     """Return the full node that we are connected to and that is nearest: it answers in one hop."""
-    full = [e for e in node.table if e.mode == "full" and not e.failures]
+    full = node.table.full_nodes()
     linked = [e for e in full if node.transports.find(e.contact.public) is not None]
     nearest = min(linked, key=lambda e: e.id ^ target, default=None)
     return (nearest.contact,) if nearest else ()

@@ -59,6 +59,8 @@ class RoutingTable:
         self._buckets: dict[int, _Bucket] = {}
         self._refreshed: dict[int, float] = {}
         self._size = 0
+        self._full: set[bytes] = set()
+        """Entries that said they are full nodes."""
 
     def __len__(self) -> int:
         return self._size
@@ -78,6 +80,11 @@ class RoutingTable:
         """Return the entry of a key."""
         bucket = self._buckets.get(self.bucket_of(public))
         return bucket.entries.get(public) if bucket else None
+
+    def full_nodes(self) -> list[Entry]:
+        """Return the full nodes that are not failing. Few: reads ask for them each time."""
+        found = (self.find(public) for public in self._full)
+        return [entry for entry in found if entry and entry.mode == "full" and not entry.failures]
 
     def seen(
         self, public: bytes, addresses: Sequence[Address], now: float, mode: str = ""
@@ -103,13 +110,16 @@ class RoutingTable:
             bucket.waiting.pop(public, None)
             bucket.entries[public] = newcomer
             self._size += 1
+            if mode == "full":
+                self._full.add(public)
             return None
         return self._queue(bucket, newcomer)
 
-    @staticmethod
-    def _touch(entry: Entry, addresses: Sequence[Address], now: float, mode: str) -> None:
+    def _touch(self, entry: Entry, addresses: Sequence[Address], now: float, mode: str) -> None:
         entry.seen_s, entry.failures, entry.pinging = now, 0, False
         entry.mode = mode or entry.mode
+        if mode == "full":
+            self._full.add(entry.contact.public)
         if addresses and tuple(addresses) != entry.contact.addresses:
             entry.contact = Contact(entry.contact.public, tuple(addresses))
 
@@ -152,6 +162,7 @@ class RoutingTable:
         bucket = self._buckets.get(index)
         if bucket is None or bucket.entries.pop(public, None) is None:
             return
+        self._full.discard(public)
         if bucket.waiting:
             key, entry = bucket.waiting.popitem()
             bucket.entries[key] = entry

@@ -169,3 +169,20 @@ def test_d24_contacts_that_nobody_should_dial():
     assert cleaned(*["8.8.8.8:80"] * 9) is None
     assert cleaned("8.8.8.8:80", key=bytes(33)) is None
     assert cleaned("x" * 261 + ":80") is None
+
+
+def test_c41_full_nodes_are_those_that_said_so_and_answer():
+    table = RoutingTable(bytes(32))
+    keys = [bytes([n + 1]) * 32 for n in range(6)]
+    for n, key in enumerate(keys):
+        table.seen(key, HERE, float(n), "full" if n % 2 else "regular")
+    table.seen(keys[0], HERE, 9.0, "full")
+    table.seen(keys[1], HERE, 9.0, "regular")
+    table.seen(keys[3], HERE, 9.0)
+    table.failed(keys[5])
+    assert {e.contact.public for e in table.full_nodes()} == {keys[0], keys[3]}
+    for _ in range(3):
+        table.failed(keys[0])
+    table.remove(keys[3])
+    table.seen(keys[5], HERE, 10.0)
+    assert {e.contact.public for e in table.full_nodes()} == {keys[5]}
