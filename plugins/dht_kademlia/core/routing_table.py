@@ -59,6 +59,8 @@ class RoutingTable:
         self._buckets: dict[int, _Bucket] = {}
         self._refreshed: dict[int, float] = {}
         self._size = 0
+        self._live: dict[int, int] | None = None
+        """By bucket, how many are not failing; None where that changed. Asked at every put."""
         self._full: set[bytes] = set()
         """Entries that said they are full nodes."""
 
@@ -105,6 +107,7 @@ class RoutingTable:
             return None
         if not addresses:
             return None
+        self._live = None
         newcomer = Entry(Contact(public, tuple(addresses)), id_of(public), now, mode=mode)
         if len(bucket.entries) < self._k:
             bucket.waiting.pop(public, None)
@@ -116,6 +119,8 @@ class RoutingTable:
         return self._queue(bucket, newcomer)
 
     def _touch(self, entry: Entry, addresses: Sequence[Address], now: float, mode: str) -> None:
+        if entry.failures:
+            self._live = None
         entry.seen_s, entry.failures, entry.pinging = now, 0, False
         entry.mode = mode or entry.mode
         if mode == "full":
@@ -149,6 +154,7 @@ class RoutingTable:
         entry = bucket.entries.get(public)
         if entry is None:
             return False
+        self._live = None
         entry.failures += 1
         entry.pinging = False
         if not bucket.waiting and entry.failures < FAILURES_MAX:
@@ -162,6 +168,7 @@ class RoutingTable:
         bucket = self._buckets.get(index)
         if bucket is None or bucket.entries.pop(public, None) is None:
             return
+        self._live = None
         self._full.discard(public)
         if bucket.waiting:
             key, entry = bucket.waiting.popitem()
@@ -200,20 +207,20 @@ class RoutingTable:
     def closer_than_self(self, target: int) -> int:
         """Count live contacts nearer to the target than this node."""
         distance = self.own_id ^ target
-        return sum(
-            sum(not e.failures for e in bucket.entries.values())
-            for index, bucket in self._buckets.items()
-            if distance >> index & 1
-        )
+        return sum(n for index, n in self._counts().items() if distance >> index & 1)
 
     def nearer_to_self(self, public: bytes) -> int:
         """Count the live contacts of lower buckets than a key's: all are nearer to this node."""
         own = self.bucket_of(public)
-        return sum(
-            sum(not e.failures for e in bucket.entries.values())
-            for index, bucket in self._buckets.items()
-            if index < own
-        )
+        return sum(n for index, n in self._counts().items() if index < own)
+
+    def _counts(self) -> dict[int, int]:
+        if self._live is None:
+            self._live = {
+                index: sum(not e.failures for e in bucket.entries.values())
+                for index, bucket in self._buckets.items()
+            }
+        return self._live
 
     def is_near(self, target: int) -> bool:
         """Tell whether this node should keep what lies at a target (C26)."""

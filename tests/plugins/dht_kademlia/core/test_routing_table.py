@@ -186,3 +186,17 @@ def test_c41_full_nodes_are_those_that_said_so_and_answer():
     table.remove(keys[3])
     table.seen(keys[5], HERE, 10.0)
     assert {e.contact.public for e in table.full_nodes()} == {keys[5]}
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["seen", "failed", "remove"]))))
+def test_counts_of_the_living_are_those_of_the_entries(steps):
+    table, everybody = RoutingTable(bytes(32), k=3), keys(60, 61)
+    for n, (which, what) in enumerate(steps):
+        key = everybody[which]
+        if what == "seen":
+            table.seen(key, HERE, float(n))
+        else:
+            getattr(table, what)(key)
+        target = id_of(everybody[n % 61])
+        nearer = [e for e in table if not e.failures and e.id ^ target < table.own_id ^ target]
+        assert table.closer_than_self(target) == len(nearer)
