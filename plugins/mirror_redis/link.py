@@ -28,6 +28,8 @@ from skycore.errors import ConfigError, StoreError
 __all__ = ["Link", "open_link"]
 
 log = logging.getLogger(__name__)
+LOOK_AGAIN_S = 30.0
+"""How often a server that is up is looked at anew, for instance for how it evicts."""
 _BROKEN = (RedisError, OSError, Refused)
 L = TypeVar("L", bound="Link")
 
@@ -115,17 +117,18 @@ class Link:
 
         Raises a named `StoreError` where Redis cannot be used; then it fails at once until it can.
         """
-        if self._failure is not None:
-            self.counters["failed_at_once"] += 1
-            raise self._failure.error(self.where, self._detail)
-        return await self._call(commands)
-
-    async def _call(self, commands: Sequence[Command]) -> list[Any]:
+        self._check()
         async with self._places:
+            self._check()  # it may have failed while we waited for a place
             try:
                 return await self._try(commands)
             except _BROKEN as bad:
                 raise self._fail(bad) from bad
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            self.counters["failed_at_once"] += 1
+            raise self._failure.error(self.where, self._detail)
 
     def _fail(self, bad: Exception) -> StoreError:
         failure = bad.failure if isinstance(bad, Refused) else failure_of(bad)
@@ -199,7 +202,7 @@ class Link:
     async def start(self) -> None:
         """Try once. Raises what waiting would not cure; else `keep` goes on trying."""
         try:
-            await self._call([(b"PING",)])
+            await self.call([(b"PING",)])
         except StoreError:
             if self._failure is not None and self._failure.is_final:
                 raise
@@ -209,18 +212,23 @@ class Link:
         while True:
             if self._failure is None:
                 self._down = anyio.Event()
-                await self._down.wait()
-            await anyio.sleep(self._retry_s)
-            await self.hang_up()
-            try:
-                async with self._places:
-                    line = await self._dialer.dial()
-                    await self._welcome(line)
-            except _BROKEN as bad:
-                self._fail(bad)
-            else:
-                self._idle.append(line)
-                self._now_is(None, "")
+                with anyio.move_on_after(LOOK_AGAIN_S):  # its settings may change under way
+                    await self._down.wait()
+            if self._failure is not None:
+                await anyio.sleep(self._retry_s)
+                await self.hang_up()
+            async with self._places:
+                await self._dial_again()
+
+    async def _dial_again(self) -> None:
+        try:
+            line = await self._dialer.dial()
+            await self._welcome(line)
+        except _BROKEN as bad:
+            self._fail(bad)
+        else:
+            self._idle.append(line)
+            self._now_is(None, "")
 
     async def close(self) -> None:
         """Hang up for good."""

@@ -27,6 +27,7 @@ _PARTS: Mapping[str, Sequence[str]] = {
     "listing": ("common", "listing"),
     "ranks": ("common", "ranks"),
     "past": ("common", "past"),
+    "standing": ("common", "standing"),
     "blocks": ("common", "blocks"),
     "held": ("common", "held"),
     "usage": ("common", "usage"),
@@ -94,7 +95,8 @@ class Scripts:
             done = replies[len(commands) + 1]
             if isinstance(done, Exception):  # one was refused when it was queued
                 return [next((r for r in replies if isinstance(r, Exception)), done)]
-        if wait and isinstance(replies[-1], int) and replies[-1] < self._replicas_min:
+        is_done = not any(isinstance(reply, Exception) for reply in replies)
+        if wait and is_done and replies[-1] < self._replicas_min:
             self._link.counters["not_replicated"] += 1  # WAIT does not fail, it says how many (M7)
         return list(done)
 

@@ -147,18 +147,18 @@ class RedisStore:
             if item is not None:
                 items.append(item)
             else:
-                damaged.append(bytes(row[0]))
+                damaged.append(record(row[0], row[3] if len(row) > 3 else b"?"))
         if damaged:
             await self._drop_damaged(damaged)
         return items
 
-    async def _drop_damaged(self, members: Sequence[bytes]) -> None:
+    async def _drop_damaged(self, slots: Sequence[bytes]) -> None:
         log.error(
             "rows that cannot be read are dropped from redis rows=%d first=%s",
-            len(members), members[0].decode("ascii", "replace")[:16],
+            len(slots), slots[0][4:20].decode("ascii", "replace"),
         )  # fmt: skip
-        self._link.counters["damaged"] += len(members)
-        await self._change("drop", [[record(member, b"damaged") for member in members]])
+        self._link.counters["damaged"] += len(slots)
+        await self._change("drop", [slots])
 
     async def get(self, targets: Sequence[bytes]) -> Sequence[tuple[StoredItem, ...]]:
         """Return what the slots of each target hold."""

@@ -2,6 +2,11 @@
 local ENDS, CELLS, IDLE, AGES = P .. 'ends', P .. 'cells', P .. 'idle', P .. 'ages'
 local CHANNEL, WRITER = record('>I4c0I4c0', ARGV[2])
 
+-- Redis before 7 lets scripts write where min-replicas-to-write would refuse a plain command.
+if string.match(info, 'min_slaves_good_slaves:(%d+)') == '0' then
+  return redis.error_reply('NOREPLICAS Not enough good replicas to write.')
+end
+
 -- Cells of targets are marked with a number that only grows, also by what the log does not show
 -- (drops, sweeps): whoever keeps fingerprints reads the cells again that were marked since.
 local mark

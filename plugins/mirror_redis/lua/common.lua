@@ -6,7 +6,8 @@ local call, struct_pack, struct_unpack = redis.call, struct.pack, struct.unpack
 local ENTRY_BYTES, ITEM_BYTES_MAX, FIELD_BYTES_MAX = 300, 98304, 8192
 local ZEROS = '0000000000000000'
 
-local replid = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
+local info = call('INFO', 'replication')
+local replid = string.match(info, 'master_replid:(%x+)')
 if (call('HGET', META, 'id') or '') .. (replid or '') ~= ARGV[1] then
   return redis.error_reply('ANOTHERSTORE this is not the store that was opened')
 end

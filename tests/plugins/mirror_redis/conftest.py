@@ -9,6 +9,8 @@ import pytest
 
 from mirror_redis.service import open_redis_store, open_store_link
 from mirror_redis.settings import RedisStoreSettings
+from skycore.model.keys import ED25519
+from skycore.model.network import NetworkConstants
 from skycore.testing.fakes import FakeClock, SeededEntropy, identity
 from skycore.testing.redisserver import RedisServer
 
@@ -45,14 +47,18 @@ _prefixes = iter(range(10**9))
 
 
 @asynccontextmanager
-async def _opened(server: RedisServer, *, seed: int = 0, clock=None, **settings):
+async def _opened(server: RedisServer, *, seed: int = 0, clock=None, network="", **settings):
     """Open a store on a server; (store, link)."""
+    me = identity("me", NetworkConstants(ED25519, network)) if network else identity("me")
     settings = RedisStoreSettings(**{"url": server.url, "timeout_s": 10, **settings})
-    async with (
-        open_store_link(settings, clock or FakeClock()) as link,
-        open_redis_store(link, settings, SeededEntropy(seed), identity("me")) as store,
-    ):
-        yield store, link
+    try:
+        async with (
+            open_store_link(settings, clock or FakeClock()) as link,
+            open_redis_store(link, settings, SeededEntropy(seed), me) as store,
+        ):
+            yield store, link
+    except ExceptionGroup as group:  # as the command line does
+        raise group.exceptions[0] from None
 
 
 @pytest.fixture
