@@ -129,17 +129,17 @@ class Kademlia:
         known = self.table.find(public)
         if known is None and not addresses:
             addresses = self.transports.addresses.find(public)
-        before = len(self.table)
+        before, now = len(self.table), self.clock.now()
         failed = known is not None and known.failures > 0
-        to_ping = self.table.seen(public, addresses, self.clock.now(), mode)
+        to_ping = self.table.seen(public, addresses, now, mode)
         if known is None and len(self.table) != before:
             log.debug("contact entered peer=%s peers=%d", short(public), len(self.table))
             self._publish(PeerChanged(public, True, len(self.table)))
         if known is None and public in self.table:
-            self.holders.entered(public, self.clock.now())
+            self.holders.entered(public, now)
         if known is None or failed:
             self._stir(public)
-        if self.hints.is_due(public, self.clock.now()):
+        if self.hints.is_due(public, now):
             self.returned[public] = None
             self.stirred.set()
         if to_ping is not None and not self.later(self._check, to_ping.contact):

@@ -210,22 +210,27 @@ class _Delivery:
 
     async def run(self, indexes: Sequence[int]) -> None:
         """Send all of it, and tell of each item once."""
-        if len(indexes) == 1:  # most puts: twenty times each
-            index = indexes[0]
-            put = self._cargo.loads[index]
-            if put.item is not None and put.item.kind == Kind.MANIFEST:
-                put, _ = await self._cargo.dressed(index)
-            said = (await self._ask((put,)))[0]
-            if said.code in _UNFINISHED:
-                await self._follow(index, put, said)
-            else:
-                self._told(index, said)
-            indexes = ()
+        if len(indexes) == 1:
+            await self._run_one(indexes[0])
+            return
         async for part, puts in self._cargo.frames(indexes):
             for index, put, said in zip(part, puts, await self._ask(puts), strict=True):
                 await self._follow(index, put, said)
         if self._not_held:
             await self._bring_items()
+
+    async def _run_one(self, index: int) -> None:
+        """Send a single one: most puts, twenty times each."""
+        put = self._cargo.loads[index]
+        if put.item is not None and put.item.kind == Kind.MANIFEST:
+            put, _ = await self._cargo.dressed(index)
+        (said,) = await self._ask((put,))
+        if said.code in _UNFINISHED:
+            await self._follow(index, put, said)
+            if self._not_held:
+                await self._bring_items()
+        else:
+            self._told(index, said)
 
     async def _follow(self, index: int, put: PutValue, said: Stored) -> None:
         if said.code == Outcome.MISSING_BLOCKS and put.item is not None:
