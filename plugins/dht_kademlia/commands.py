@@ -46,7 +46,7 @@ Subject = Annotated[
     str, typer.Option(metavar="KEY", help="Whose record (hex). Default: this node's own.")
 ]
 Key = Annotated[
-    str, typer.Argument(metavar="[KEY]", help="Whose record (hex). Default: this node's own.")
+    str, typer.Argument(metavar="KEY", help="Whose record (hex). Default: this node's own.")
 ]
 Cas = Annotated[
     str | None, typer.Option(metavar="SEQ", help="Only if this is the current seq; 0 for none.")

@@ -96,15 +96,15 @@ class Switch(StrEnum):
 
 def full_node(
     console: Console,
-    switch: Annotated[Switch, typer.Argument(help="on: keep every record; off: those near us.")],
+    switch: Annotated[
+        Switch, typer.Argument(metavar="on|off", help="Keep every record, or those near us.")
+    ],
 ) -> None:
     """Make this node a full node, or a regular one, until its next start.
 
     A full node keeps every record of the network, keeps in step with the other full nodes, and
-    advertises itself once it has what they have. To keep it so, set in node.toml:
-
-    [bold]\\[dht_kademlia]
-    full_node = true[/bold]
+    advertises itself once it has what they have. To keep it so over a start, set full_node in the
+    section dht_kademlia of node.toml.
     """
     result = console.call("dht.full_node", on=switch is Switch.ON)
 
@@ -176,7 +176,7 @@ def peers(console: Console) -> None:
 def sync(
     console: Console,
     peer: Annotated[
-        str, typer.Argument(metavar="[PK]", help="A full node; default: the first that answers.")
+        str, typer.Argument(metavar="PK", help="A full node; default: the first that answers.")
     ] = "",
     salt: Salt = None,
 ) -> None:

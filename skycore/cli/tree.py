@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -102,8 +103,13 @@ def _real(command: Command) -> Any:
         raise PluginError(f"command {command.path!r} cannot be loaded: {bad}") from bad
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     name = command.path.split()[-1]
-    app.command(name, help=inspect.cleandoc(run.__doc__ or command.help))(_with_console(run))
+    app.command(name, help=_flowing(run.__doc__ or command.help))(_with_console(run))
     return typer.main.get_command(app)
+
+
+def _flowing(text: str) -> str:
+    """Return a docstring whose paragraphs break where the terminal does, not the source."""
+    return re.sub(r"(?<!\n)\n(?=\S)", " ", inspect.cleandoc(text))
 
 
 _SHARED: Mapping[str, tuple[Any, Any]] = {
