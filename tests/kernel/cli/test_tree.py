@@ -52,8 +52,9 @@ COMMANDS = [
     "keys new", "keys show", "network new", "network show", "network delegate", "plugins", "plan",
     "config show", "config check", "visor info", "visor tp-rpc", "visor whitelist add",
     "visor whitelist rm", "visor dht status", "visor dht put", "visor dht get", "visor dht delete",
-    "visor dht list", "visor dht sync", "visor dht peers", "visor dht import", "tp ls", "tp add",
-    "tp rm",
+    "visor dht list", "visor dht sync", "visor dht peers", "visor dht import", "visor dht history",
+    "visor dht reconcile", "visor dht watch", "visor dht verify", "visor dht full-node",
+    "visor dht full-nodes", "tp ls", "tp add", "tp rm",
 ]  # fmt: skip
 
 
