@@ -190,6 +190,7 @@ class Link:
 
     async def listen(self, channel: bytes) -> Line:
         """Return a connection of its own, subscribed to a channel; close it after use."""
+        self._check()
         try:
             line = await self._dialer.dial()
             await line.exchange([(b"SUBSCRIBE", channel)])

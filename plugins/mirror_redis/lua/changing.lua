@@ -14,8 +14,8 @@ local function touch(member)
   mark = mark or call('HINCRBY', META, 'mark', 1)
   call('ZADD', CELLS, mark, string.sub(member, 1, 3))
 end
-local function tell()
-  if mark then call('PUBLISH', CHANNEL, mark .. ' ' .. WRITER) end
+local function tell()  -- at best: a user who may not publish has written all the same
+  if mark then redis.pcall('PUBLISH', CHANNEL, mark .. ' ' .. WRITER) end
 end
 
 local function count(kind, name, items, bytes)
