@@ -9,7 +9,7 @@ import pytest
 
 from dht_kademlia import repair as repair_module
 from dht_kademlia.core.contacts import id_of
-from dht_kademlia.core.holders import RECHECK_S
+from dht_kademlia.core.holders import RECHECK_S, version_of
 from dht_kademlia.core.routing_table import SLACK, K
 from dht_kademlia.repair import ALL, Repair
 from skycore.contracts.dht import DhtMode
@@ -380,5 +380,25 @@ def test_a_put_whose_expectation_failed_does_not_spread(virtual, make_network, m
                 await anyio.sleep(3 * INTERVAL_S)
                 for member in (alone, other):
                     assert [s.item.seq for s in member.items.held.values()] == [5]
+
+    virtual(story)
+
+
+def test_who_sent_an_item_holds_it_if_it_signed_it_or_is_near(virtual, fleet, make):
+    async def story():
+        async with fleet(40, repair_interval_s=0) as nodes:
+            item = make("u1")
+            near, second = nodes.closest(item)[:2]
+            far = nodes.closest(item, 40)[-1]
+            for sender, holds_it in ((second.public, True), (far.public, False)):
+                near.node.credit(item, sender)
+                now = near.node.clock.now()
+                assert near.node.holders.holds(version_of(item), sender, now) is holds_it
+            own = make(far.name)
+            near = nodes.closest(own)[0]
+            near.node.credit(own, far.public)
+            known = far.public in near.node.table
+            now = near.node.clock.now()
+            assert near.node.holders.holds(version_of(own), far.public, now) is known
 
     virtual(story)
