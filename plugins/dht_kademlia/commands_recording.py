@@ -1,65 +1,40 @@
-"""`skynode visor dht import` and `verify`: records against what a source of truth lists.
-
-Why --replace asks what we mirrored: a mirror that only adds leaves every visor that went away in
-the DHT until its record ends (L6). What others signed is never touched.
-"""
+"""`skynode visor dht import` and `verify`: records against what a source of truth lists."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from msgspec import to_builtins
 
 from skycore.console import Console
 from skycore.contracts.rpc import Progress
 from skycore.errors import ConfigError, SkycoreError
+from skycore.importing import (
+    At,
+    Delegations,
+    File,
+    Replace,
+    Row,
+    Salt,
+    pages,
+    publish_recorded,
+    recorded,
+    row_of,
+)
 from skycore.jsonrpc import Client
-from skycore.model.recording import RecordedFact, facts, latest_facts, read_recording, step
+from skycore.model.recording import RecordedFact
 
 __all__ = ["import_recording", "verify"]
 
-PAGE = 500
-"""Records a call."""
 LIST_PAGE = 1_000
-IMPORT_BYTES_MAX = 1024 * 1024
-FILE_BYTES_MAX = 256 * 1024 * 1024
-Row = dict[str, Any]
 _KEY = re.compile("([0-9a-f]{2}){16,64}")
 
 SHOWN_MAX = 50
 """Differences that are printed for people."""
-
-File = Annotated[Path, typer.Argument(help="A recording of discovery services (JSON, .gz).")]
-At = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        metavar="INDEX",
-        help="One snapshot, counted from 0. Default: the newest list of each kind.",
-    ),
-]
-Salt = Annotated[str | None, typer.Option(help="Only this kind of record.")]
-
-
-def recorded(file: Path, at: int | None, salt: str | None) -> list[RecordedFact]:
-    """Return what a recording lists. Raises `ConfigError` and `RecordingError`."""
-    try:
-        if file.stat().st_size > FILE_BYTES_MAX:
-            raise ConfigError(f"{file} is larger than {FILE_BYTES_MAX} bytes")
-        recording = read_recording(file.read_bytes())
-    except OSError as bad:
-        raise ConfigError(f"cannot read {file}: {bad.strerror}") from bad
-    found = latest_facts(recording) if at is None else facts(recording, at)
-    found = [fact for fact in found if salt is None or fact.salt.decode() == salt]
-    if not found:
-        raise ConfigError(f"{file} records nothing" + (f" under {salt!r}" if salt else ""))
-    return found
 
 
 def import_recording(
@@ -67,14 +42,8 @@ def import_recording(
     file: File,
     salt: Salt = None,
     at: At = None,
-    replace: Annotated[
-        bool,
-        typer.Option("--replace", help="Also delete what we mirrored and it no longer lists."),
-    ] = False,
-    delegation: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TOKEN", help="From `skynode network delegate`; may be repeated."),
-    ] = None,
+    replace: Replace = False,
+    delegation: Delegations = None,
 ) -> None:
     """Publish a recorded network as a mirror, in the name of the network's authority.
 
@@ -84,69 +53,31 @@ def import_recording(
     With --replace the DHT then holds of our mirroring what the recording lists and nothing else:
     the records of subjects that are gone are deleted, under the salts that it records.
     """
-    listed = recorded(file, at, salt)
-
-    async def publish(client: Client, progress: Progress | None) -> dict[str, Any]:
-        rows = [_row(fact) for fact in listed]
-        if replace:
-            held = await _mirrored(client, sorted({fact.salt for fact in listed}))
-            gone = step(held, listed).gone
-            rows += [{"salt": s.decode(), "subject": k.hex(), "delete": True} for s, k in gone]
-        total = {"published": 0, "unchanged": 0, "deleted": 0, "refused": 0, "replicas": 0}
-        reasons: dict[str, None] = {}
-        for page in pages(rows):
-            call = {"facts": page, "delegations": delegation or []}
-            done = await client.call("dht.publish", call)
-            for key in total:
-                total[key] += done[key]
-            reasons.update(dict.fromkeys(done["reasons"]))
-            if progress:
-                ended = total["published"] + total["deleted"] + total["refused"]
-                progress(ended, len(rows), "records published")
-        return total | {"records": len(listed), "reasons": list(reasons)[:5]}
-
-    result = console.talk(publish, "importing")
-    console.show(result, lambda r: _text(r, replace=replace))
-    if result["refused"]:
-        raise typer.Exit(1)
-
-
-def _text(r: dict[str, Any], *, replace: bool) -> str:
-    deleted = f", {r['deleted']} deleted that it no longer lists" if replace else ""
-    return (
-        f"{r['published']} of {r['records']} records published ({r['unchanged']} unchanged)"
-        f"{deleted}, {r['replicas']} copies stored, {r['refused']} refused"
-        + "".join(f"\nrefused: {reason}" for reason in r["reasons"])
+    publish_recorded(
+        console,
+        recorded(file, at, salt),
+        replace=replace,
+        delegations=delegation or (),
+        before=_remember,
     )
 
 
-async def _mirrored(client: Client, salts: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    """Return salt and subject of what this node mirrors now under some salts.
+async def _remember(client: Client, salt: str) -> None:
+    """Fetch what we mirrored from a full node, where one is known.
 
-    A node that keeps its records in memory has forgotten them after a start, so a full node is
-    asked first, where one is known.
+    A node that keeps its records in memory has forgotten them after a start.
     """
-    found = []
-    is_full = (await client.call("dht.status"))["mode"] == "full"
-    for salt in salts:
-        try:
-            if not is_full:
-                await client.call("dht.sync", {"salt": salt.decode()})
-        except SkycoreError as bad:
-            typer.echo(f"warning: only what this node itself remembers: {bad}", err=True)
-        mine = [item async for item in listing(client, salt.decode(), mine=True)]
-        found += [(salt, bytes.fromhex(item["subject"])) for item in mine if _is_mirrored(item)]
-    return found
+    try:
+        if (await client.call("dht.status"))["mode"] != "full":
+            await client.call("dht.sync", {"salt": salt})
+    except SkycoreError as bad:
+        typer.echo(f"warning: only what this node itself remembers: {bad}", err=True)
 
 
-def _is_mirrored(item: Row) -> bool:
-    return bool(item["item_class"] == "mirror" and item["kind"] != "tombstone")
-
-
-async def listing(client: Client, salt: str, mine: bool = False) -> AsyncIterator[Row]:
+async def listing(client: Client, salt: str) -> AsyncIterator[Row]:
     """Yield what the node holds under a salt, by target and class, without what it says."""
     after = ""
-    wanted: dict[str, Any] = {"salt": salt, "mine": mine, "brief": True, "limit": LIST_PAGE}
+    wanted: dict[str, Any] = {"salt": salt, "brief": True, "limit": LIST_PAGE}
     while True:
         page = await client.call("dht.list", wanted | {"after": after})
         for item in page["items"]:
@@ -154,29 +85,6 @@ async def listing(client: Client, salt: str, mine: bool = False) -> AsyncIterato
         after = page["next"]
         if not after:
             return
-
-
-def _row(fact: RecordedFact) -> Row:
-    return {
-        "salt": fact.salt.decode(),
-        "subject": fact.subject.hex(),
-        "json": to_builtins(fact.entries),
-    }
-
-
-def pages(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Cut rows into calls, bounded by count and by size."""
-    page: list[Row] = []
-    size = 0
-    for row in rows:
-        length = len(json.dumps(row))
-        if page and (len(page) >= PAGE or size + length > IMPORT_BYTES_MAX):
-            yield page
-            page, size = [], 0
-        page.append(row)
-        size += length
-    if page:
-        yield page
 
 
 # --- verify --------------------------------------------------------------------------------------
@@ -224,7 +132,7 @@ async def _against_facts(
 ) -> Row:
     """Compare facts with the node's store; what it has besides them is extra."""
     same, differences = 0, []
-    for page in pages([_row(fact) for fact in listed]):
+    for page in pages([row_of(fact) for fact in listed]):
         found = await client.call("dht.verify_facts", {"facts": page})
         same += found["same"]
         differences += found["unequal"]

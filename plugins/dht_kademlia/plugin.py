@@ -42,9 +42,9 @@ def skycore_mirrors() -> Any:
 
 @hookimpl
 def skycore_rpc_methods() -> Any:
-    from dht_kademlia import batch, rpc_live, service
+    from dht_kademlia import declared, rpc_live, service
 
-    return [service.open_dht_rpc, batch.open_dht_batch_rpc, rpc_live.open_dht_live_rpc]
+    return [service.open_dht_rpc, declared.open_dht_namespaces_rpc, rpc_live.open_dht_live_rpc]
 
 
 @hookimpl

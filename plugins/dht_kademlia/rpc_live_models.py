@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from dht_kademlia.batch import FACTS_MAX, FactRow
 from dht_kademlia.rpc_models import HexKey, ItemView, SaltText
+from skycore.jsonrpc.facts import FACTS_MAX, FactRow
 
 __all__ = [
     "WAIT_MAX_S",

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from skycore.model.limits import RPC_FRAME_MAX, SALT_MAX, SUBJECT_MAX
+from skycore.jsonrpc.facts import HexKey, SaltText
+from skycore.model.limits import RPC_FRAME_MAX
 
 __all__ = [
     "BadItem",
@@ -37,8 +38,6 @@ __all__ = [
     "ValueResult",
 ]
 
-SaltText = Annotated[str, Meta(max_length=2 * SALT_MAX + 4)]
-HexKey = Annotated[str, Meta(max_length=2 * SUBJECT_MAX, pattern="^([0-9a-f]{2})*$")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 SeqText = Annotated[str, Meta(max_length=19, pattern="^[0-9]*$")]
 LIST_MAX = 1_000

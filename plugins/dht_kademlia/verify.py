@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dht_kademlia.batch import fact_of
 from dht_kademlia.core.messages import Ranges, Reconcile
 from dht_kademlia.node import Kademlia
 from dht_kademlia.rpc_live_models import (
@@ -25,6 +24,7 @@ from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact
 from skycore.contracts.store import Items
 from skycore.errors import ProtocolError, TransportError
+from skycore.jsonrpc.facts import fact_of
 from skycore.model.addresses import Contact
 from skycore.model.items import ItemClass, Kind, MutableItem, mutable_item_target
 from skycore.model.keys import PubKey

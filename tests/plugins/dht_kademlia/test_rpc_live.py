@@ -7,7 +7,7 @@ import anyio
 import msgspec
 import pytest
 
-from dht_kademlia.batch import open_dht_batch_rpc
+from dht_kademlia.declared import open_dht_namespaces_rpc
 from dht_kademlia.rpc_live import FOLLOWED_MAX, open_dht_live_rpc
 from dht_kademlia.service import open_dht_rpc
 from skycore import Live
@@ -16,7 +16,7 @@ from skycore.contracts.namespace import Form, Namespace, Namespaces
 from skycore.contracts.rpc import Caller, RpcContext
 from skycore.errors import RpcError, SkycoreError
 from skycore.guards.publish import PublisherSettings, open_publisher
-from skycore.model.items import ItemClass, Kind, make_item, make_lease, mutable_item_target
+from skycore.model.items import ItemClass, Kind, make_item, make_lease
 from skycore.testing.contracts.rpc import RpcServiceContract
 from skycore.testing.fakes import TEST_NETWORK, FakeClock, identity
 
@@ -75,7 +75,7 @@ def told(virtual, make_network):
                     node, dht, clock = member.node, member.dht, network.clock
                     services = [
                         await enter(open_dht_rpc(dht, node, publisher, DECLARED, clock)),
-                        await enter(open_dht_batch_rpc(publisher, DECLARED)),
+                        await enter(open_dht_namespaces_rpc(DECLARED)),
                         await enter(open_dht_live_rpc(dht, node, DECLARED, clock)),
                     ]
                     desks.append(Desk(member, clock, services))
@@ -99,7 +99,7 @@ def test_levels(told):
         operate = {n for n, m in visor.methods.items() if m.level is Level.OPERATE}
         assert operate == {
             f"dht.{n}"
-            for n in ("put", "delete", "sync", "publish", "reconcile", "full_node", "follow")
+            for n in ("put", "delete", "sync", "reconcile", "full_node", "follow")
         }
 
     told(story)
@@ -345,22 +345,6 @@ def test_a_node_becomes_a_full_node_and_a_regular_one_again(told):
         assert (status.mode, status.complete, status.items["note"]) == ("full", True, 60)
         assert (await visor("dht.full_node", on=False)).mode == "regular"
         assert (await visor("dht.full_nodes")).full_nodes == []  # nobody advertises in this test
-
-    told(story)
-
-
-def test_l6_a_batch_publishes_and_deletes(told):
-    async def story(full, visor):
-        put = await visor("dht.publish", facts=[{"salt": "note", "json": "here"}])
-        assert (put.published, put.deleted) == (1, 0)
-        rows = [{"salt": "note", "delete": True}, {"salt": "tags", "json": ["a"]}]
-        done = await visor("dht.publish", facts=rows)
-        assert (done.published, done.deleted, done.refused) == (1, 1, 0)
-        (gone,) = await full.items.get(mutable_item_target(visor.member.public, b"note"))
-        assert gone.item.kind == Kind.TOMBSTONE
-        for bad in ({"salt": "note"}, {"salt": "note", "json": "x", "delete": True}):
-            with pytest.raises(RpcError):
-                await visor("dht.publish", facts=[bad])
 
     told(story)
 

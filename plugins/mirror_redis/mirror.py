@@ -1,0 +1,164 @@
+"""The mirror: what this node publishes, written into the Redis that full nodes serve.
+
+Why through our own store first: the gate before it judges by the rules of every other gate, so what
+goes to Redis is what full nodes there will serve; and what stands in it can be brought again when
+Redis has lost it, with no new signature. Why a queue: a service that publishes must not wait for a
+Redis that is away (L22); a report says `queued` where the answer took longer than a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+import msgspec
+
+from mirror_redis.link import Link
+from mirror_redis.mirror_ledger import Ledger
+from mirror_redis.mirror_queue import Job, Queue, Ticket
+from mirror_redis.mirror_store import MirrorStore
+from mirror_redis.mirror_writer import blocks_of
+from skycore.contracts.dht import PutReport, Replica
+from skycore.contracts.runtime import Clock
+from skycore.contracts.store import ItemKey, Items, Outcome, PutOutcome
+from skycore.errors import ItemError, MissingBlocksError, StoreError
+from skycore.model.items import Lease, MutableItem, RankedItem
+
+__all__ = ["NAME", "RedisMirror"]
+
+NAME = "redis"
+QUEUED = "queued: {}"
+
+
+class RedisMirror:
+    """`contracts.dht.RenewingMirror`, into one Redis."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        link: Link,
+        store: MirrorStore,
+        items: Items,
+        queue: Queue,
+        ledger: Ledger,
+        own: bytes,
+        clock: Clock,
+        grace_s: float,
+    ) -> None:
+        self._link = link
+        self._store = store
+        self._items = items
+        self._queue = queue
+        self._ledger = ledger
+        self._own = own
+        self._clock = clock
+        self._grace_s = grace_s
+
+    async def mirror(
+        self,
+        items: Sequence[MutableItem],
+        *,
+        cas: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        blocks: Mapping[bytes, bytes] | None = None,
+    ) -> Sequence[PutReport]:
+        """Bring items there: at once where Redis answers soon, else as soon as it does.
+
+        With `cas` Redis is asked before anybody, and nothing is queued: where it is away nobody
+        can tell whether the expectation holds.
+        """
+        given = blocks or {}
+        if cas is not None:
+            reports = [await self._compare_and_set(item, cas, given) for item in items]
+        else:
+            outcomes = await self._items.admit(
+                items, sender=self._own, blocks=tuple(given.values())
+            )
+            ticket = Ticket()
+            keys = [
+                await self._queue_item(item, given, ticket) if outcome.accepted else None
+                for item, outcome in zip(items, outcomes, strict=True)
+            ]
+            reports = await self._told(keys, outcomes, ticket)
+        if progress is not None:
+            progress(len(items))
+        return reports
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
+        """Prolong what stands there; what Redis has lost is brought again, signed already."""
+        outcomes = await self._items.renew(leases, sender=self._own)
+        ticket = Ticket()
+        keys = []
+        for lease, outcome in zip(leases, outcomes, strict=True):
+            key = ItemKey(lease.target, lease.item_class)
+            is_wanted = outcome.accepted or outcome.code == Outcome.NOT_HELD
+            keys.append(key if is_wanted else None)
+            if is_wanted:
+                self._ledger.prolong(key, lease.until)
+                ticket.expect(key)
+                self._queue.put(Job(key, self._clock.now(), lease=lease, tickets=(ticket,)))
+        return await self._told(keys, outcomes, ticket)
+
+    # --- on the way -----------------------------------------------------------------------------
+
+    async def _queue_item(
+        self, item: MutableItem, given: Mapping[bytes, bytes], ticket: Ticket
+    ) -> ItemKey:
+        ranked = self._items.judge(item)
+        try:
+            blocks: Mapping[bytes, bytes] = blocks_of(item, given)
+        except MissingBlocksError:  # our own store had the others
+            blocks = await self._items.tree(item)
+        key = ItemKey(ranked.target, ranked.item_class)
+        self._ledger.note(key, ranked.rank, item.until)
+        ticket.expect(key)
+        ranked = msgspec.structs.replace(ranked, sender=self._own, refs=tuple(blocks))
+        self._queue.put(Job(key, self._clock.now(), ranked, blocks, tickets=(ticket,)))
+        return key
+
+    async def _told(
+        self, keys: Sequence[ItemKey | None], outcomes: Sequence[PutOutcome], ticket: Ticket
+    ) -> list[PutReport]:
+        """Wait a moment; say what is known by then."""
+        if self._link.is_usable and any(keys):
+            with anyio.move_on_after(self._grace_s):
+                await ticket.done.wait()
+        return [
+            PutReport(outcome, (self._replica(ticket.outcomes.get(key)),) if key else ())
+            for key, outcome in zip(keys, outcomes, strict=True)
+        ]
+
+    def _replica(self, outcome: PutOutcome | None) -> Replica:
+        if outcome is None:
+            why = self._link.trouble or "Redis has not answered yet"
+            return Replica(NAME.encode(), int(Outcome.NOT_HELD), text=QUEUED.format(why))
+        return Replica(NAME.encode(), outcome.code, outcome.seq, outcome.text)
+
+    # --- cas ------------------------------------------------------------------------------------
+
+    async def _compare_and_set(
+        self, item: MutableItem, cas: int, given: Mapping[bytes, bytes]
+    ) -> PutReport:
+        try:
+            ranked, blocks = self._judged(item, given)
+            ranked = msgspec.structs.replace(ranked, cas=cas)
+            [there] = await self._store.put_many([ranked], blocks)
+        except (ItemError, StoreError) as error:
+            return PutReport(PutOutcome(error.code, text=str(error)))
+        if not there.accepted:
+            return PutReport(there, (self._replica(there),))
+        [outcome] = await self._items.admit([item], sender=self._own, blocks=tuple(given.values()))
+        if outcome.accepted:
+            self._ledger.note(ItemKey(ranked.target, ranked.item_class), ranked.rank, item.until)
+        return PutReport(outcome, (self._replica(there),))
+
+    def _judged(
+        self, item: MutableItem, given: Mapping[bytes, bytes]
+    ) -> tuple[RankedItem, Mapping[bytes, bytes]]:
+        """Judge an item as the gate would, its blocks included. Raises `ItemError`s."""
+        ranked = self._items.judge(item)
+        blocks = blocks_of(item, given)
+        if blocks:
+            self._items.assemble(item, blocks)
+        return msgspec.structs.replace(ranked, sender=self._own, refs=tuple(blocks)), blocks

@@ -1,0 +1,39 @@
+"""What a mirror asks of Redis besides what a store does: does all of ours stand there?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mirror_redis.rows import member_of
+from mirror_redis.store import RedisStore
+from skycore.contracts.store import ItemKey
+
+__all__ = ["MirrorStore", "Standing"]
+
+
+class Standing(NamedTuple):
+    """What a slot in Redis holds."""
+
+    rank: bytes
+    """Empty where there is nothing that could be read."""
+    until: int
+    is_listed: bool
+    """Whether the log and the listing know it; else it is a remnant of an eviction."""
+
+
+class MirrorStore(RedisStore):
+    """The same store, by the same scripts, for one who only writes."""
+
+    async def standing(self, keys: Sequence[ItemKey]) -> list[Standing]:
+        """Return what stands in slots, in one round trip. Raises `StoreError`."""
+        rows = await self._run("standing", *(member_of(*key) for key in keys)) if keys else []
+        return [
+            Standing(bytes.fromhex(rank.decode("ascii")), int(until or b"0", 16), bool(listed))
+            for rank, until, listed in rows
+        ]
+
+    async def server_ns(self) -> int:
+        """Return the server's wall clock. Raises `StoreError`."""
+        [(seconds, micros)] = await self._link.call([(b"TIME",)])
+        return (int(seconds) * 1_000_000 + int(micros)) * 1_000

@@ -1,0 +1,1 @@
+"""Publish many records in one call, with a DHT or without."""
