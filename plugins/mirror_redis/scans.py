@@ -41,8 +41,9 @@ def high_bound(target: bytes) -> bytes:
 class Scans:
     """Pages of the log, listings and histories."""
 
-    def __init__(self, run: Run, show: Show) -> None:
+    def __init__(self, run: Run, run_all: Run, show: Show) -> None:
         self._run = run
+        self._run_all = run_all
         self._show = show
 
     async def changes(
@@ -137,23 +138,22 @@ class Scans:
     async def history(self, target: bytes, limit: int) -> list[StoredItem]:
         """Return replaced items, newest first."""
         items: list[StoredItem] = []
-        for item_class in ItemClass:
-            member, first = member_of(target, item_class), 0
-            while limit > first:
-                stopped, rows = await self._run(
-                    "past",
-                    record(member, number(first), number(limit - first), number(REPLY_BYTES)),
-                )
-                items += _readable(rows)
-                first += len(rows)
-                if not stopped or not rows:
-                    break
+        seen = {member_of(target, item_class): 0 for item_class in ItemClass}
+        while seen and limit > 0:
+            replies = await self._run_all(
+                "past",
+                [
+                    (record(member, number(first), number(limit - first), number(REPLY_BYTES)),)
+                    for member, first in seen.items()
+                ],
+            )
+            for (member, first), (stopped, rows) in zip(list(seen.items()), replies, strict=True):
+                items += [item for item in map(stored_item, rows) if item is not None]
+                seen[member] = first + len(rows)
+                if not stopped or not rows or seen[member] >= limit:
+                    del seen[member]
         items.sort(key=lambda item: item.item_position, reverse=True)
         return items[: max(limit, 0)]
-
-
-def _readable(rows: Sequence[Any]) -> list[StoredItem]:
-    return [item for item in map(stored_item, rows) if item is not None]
 
 
 def _start(store_id: bytes, after: Cursor | None) -> int:

@@ -66,7 +66,7 @@ class RedisStore:
         self._who = record(channel, self._writer)
         self.news = News(link, self._place, channel, self._writer, settings)
         self._cells = Cells(self._run)
-        self._scans = Scans(self._run, self._shown)
+        self._scans = Scans(self._run, self._run_all, self._shown)
         self._puts = Puts(self._run_puts, self._run, settings, self._writer)
 
     # --- which store this is --------------------------------------------------------------------
@@ -108,10 +108,10 @@ class RedisStore:
 
     async def _run(self, name: str, *arguments: bytes) -> Any:
         """Run a script that reads."""
-        return (await self._run_all(name, [arguments], is_write=False))[0]
+        return (await self._run_all(name, [arguments]))[0]
 
     async def _run_all(
-        self, name: str, calls: Sequence[Sequence[bytes]], *, is_write: bool
+        self, name: str, calls: Sequence[Sequence[bytes]], *, is_write: bool = False
     ) -> list[Any]:
         for _ in range(3):
             store = await self.open()

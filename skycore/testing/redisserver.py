@@ -15,6 +15,7 @@ from pathlib import Path
 __all__ = ["RedisServer", "redis_binary"]
 
 START_MAX_S = 15
+PORT_MAX = 55_535
 
 
 def redis_binary() -> str:
@@ -28,9 +29,13 @@ def redis_binary() -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port that is free now, and low enough for a cluster's second one above it."""
+    while True:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        if port <= PORT_MAX:
+            return port
 
 
 class RedisServer:
@@ -52,7 +57,7 @@ class RedisServer:
             *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(command)
-        until = time.monotonic() + 15
+        until = time.monotonic() + START_MAX_S
         while time.monotonic() < until:
             try:
                 if self.send("PING"):

@@ -47,7 +47,6 @@ async def test_o21_l4_a_sweep_leaves_what_another_node_renewed_or_replaced(redis
 async def test_c35_many_writers_lose_nothing_and_agree(redis, opened):
     """Four stores write the same slots at once, while others read, renew, drop and sweep."""
     accepted: dict[bytes, int] = defaultdict(int)
-    seen: dict[bytes, int] = defaultdict(int)
     dice = random.Random(35)
     subjects = [b"s%d" % i for i in range(40)]
 
@@ -65,6 +64,7 @@ async def test_c35_many_writers_lose_nothing_and_agree(redis, opened):
                     assert outcome.seq > item.item.seq or outcome.code == 302
 
     async def read(store) -> None:
+        seen: dict[bytes, int] = defaultdict(int)
         for _ in range(60):
             for [*slots] in await store.get([ranked(s).target for s in subjects]):
                 for row in slots:
