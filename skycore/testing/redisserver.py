@@ -10,9 +10,10 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["RedisServer", "redis_binary"]
+__all__ = ["RedisSentinel", "RedisServer", "redis_binary"]
 
 START_MAX_S = 15
 PORT_MAX = 55_535
@@ -50,13 +51,7 @@ class RedisServer:
 
     def start(self) -> RedisServer:
         """Start it, with nothing in it unless `options` say so; return it once it answers."""
-        command = [
-            redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1",
-            "--save", "", "--appendonly", "no", "--dir", str(self.folder),
-            "--logfile", str(self.folder / "log"),
-            *self.options,
-        ]  # fmt: skip
-        self.process = subprocess.Popen(command)
+        self.process = subprocess.Popen(self._command())
         until = time.monotonic() + START_MAX_S
         while time.monotonic() < until:
             try:
@@ -65,6 +60,14 @@ class RedisServer:
             except OSError:
                 time.sleep(0.02)
         raise RuntimeError((self.folder / "log").read_text())
+
+    def _command(self) -> Sequence[str]:
+        return [
+            redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1",
+            "--save", "", "--appendonly", "no", "--dir", str(self.folder),
+            "--logfile", str(self.folder / "log"),
+            *self.options,
+        ]  # fmt: skip
 
     def send(self, *words: str | bytes, login: tuple[str, ...] = ()) -> bytes:
         """Send one command on a connection of its own; return what comes first."""
@@ -94,3 +97,24 @@ class RedisServer:
     def url(self) -> str:
         """Return its database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+
+class RedisSentinel(RedisServer):
+    """A Sentinel of ours, which alone decides that a primary is gone."""
+
+    def __init__(self, folder: Path, service: str, primary: RedisServer, *settings: str) -> None:
+        super().__init__(folder)
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {folder}",
+            f"logfile {folder / 'log'}",
+            f"sentinel monitor {service} 127.0.0.1 {primary.port} 1",
+            f"sentinel down-after-milliseconds {service} 300",
+            f"sentinel failover-timeout {service} 3000",
+            *settings,
+        ]
+        (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> Sequence[str]:
+        return [redis_binary(), str(self.folder / "sentinel.conf"), "--sentinel"]
