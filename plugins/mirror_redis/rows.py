@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from skycore.model.items import Lease, MutableItem, RankedItem, StoredItem
+from skycore.model.items import Lease, MutableItem, RankedItem, StoredItem, account_of
 
 __all__ = [
     "ZEROS",
@@ -83,7 +83,7 @@ def put_record(new: RankedItem, writer: bytes) -> bytes:
     """Return what put.lua needs to know of an item."""
     item = new.item
     facts = record(
-        item.salt, item.signer, item.subject, number(item.kind), new.digest, new.sender,
+        item.salt, new.account, item.subject, number(item.kind), new.digest, new.sender,
         number(new.admitted_ns), writer, number(len(item.v)),
     )  # fmt: skip
     return record(
@@ -114,7 +114,7 @@ def stored_item(row: Row) -> StoredItem | None:
     member, rank, until, pos, ipos, facts, item, lease = row
     try:
         target, item_class = slot_of(member)
-        salt, signer, subject, kind, digest, sender, stored, _, size = _split(facts, _FACTS)
+        salt, account, subject, kind, digest, sender, stored, _, size = _split(facts, _FACTS)
         value = _decode_item(item)
         held = _decode_lease(lease) if lease else None
         found = StoredItem(
@@ -124,7 +124,8 @@ def stored_item(row: Row) -> StoredItem | None:
     except (struct.error, ValueError, msgspec.DecodeError):
         return None
     is_whole = (
-        (salt, signer, subject) == (value.salt, value.signer, value.subject)
+        (salt, subject) == (value.salt, value.subject)
+        and account == account_of(value.signer, item_class)
         and int(kind) == value.kind
         and int(size) == len(value.v)
         and until in (b"", hex64(found.until))

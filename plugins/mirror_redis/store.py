@@ -241,13 +241,13 @@ class RedisStore:
         """Return what is held under each salt."""
         return _usages(await self._run("usage"))
 
-    async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
-        """Return what is held of each signer."""
+    async def signer_usage(self, accounts: Sequence[bytes]) -> Sequence[Usage]:
+        """Return what is held on each account."""
         found: dict[bytes, Usage] = {}
-        asked = list(dict.fromkeys(signers))
+        asked = list(dict.fromkeys(accounts))
         for start in range(0, len(asked), CALL_ITEMS_MAX):
             found |= _usages(await self._run("usage", *asked[start : start + CALL_ITEMS_MAX]))
-        return [found[signer] for signer in signers]
+        return [found[account] for account in accounts]
 
     # --- writing --------------------------------------------------------------------------------
 

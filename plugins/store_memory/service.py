@@ -30,6 +30,7 @@ from skycore.model.items import (
     Lease,
     RankedItem,
     StoredItem,
+    account_of,
     mutable_item_target,
 )
 from skycore.model.limits import ENTRY_BYTES
@@ -160,9 +161,9 @@ class MemoryStore:
         """Return what is held under each salt."""
         return {salt: Usage(*held) for salt, held in self._salts.items()}
 
-    async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
-        """Return what is held of each signer."""
-        return [Usage(*self._signers.get(signer, (0, 0))) for signer in signers]
+    async def signer_usage(self, accounts: Sequence[bytes]) -> Sequence[Usage]:
+        """Return what is held on each account."""
+        return [Usage(*self._signers.get(signer, (0, 0))) for signer in accounts]
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -279,7 +280,8 @@ class MemoryStore:
     def _count(self, key: tuple[bytes, int], item: StoredItem, sign: int) -> None:
         value = item.item
         size = len(value.v) + self._trees.get(key, _NO_TREE).bytes
-        for counters, name in ((self._salts, value.salt), (self._signers, value.signer)):
+        account = account_of(value.signer, item.item_class)
+        for counters, name in ((self._salts, value.salt), (self._signers, account)):
             held = counters.get(name)
             if held is None:
                 counters[name] = [sign, sign * size]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from store_sqlite.schema import RECOUNT
+
 __all__ = ["MIGRATIONS"]
 
 _TO_2 = (
@@ -29,6 +31,7 @@ _TO_2 = (
     " SELECT coalesce(sum(size), 0) FROM part"
     " JOIN blocks ON blocks.hash = substr(items.refs, 1 + 32 * k, 32)"
     ") WHERE refs IS NOT NULL",
+    *RECOUNT,
 )
 
 MIGRATIONS: Mapping[int, Sequence[str]] = {1: _TO_2}

@@ -119,14 +119,14 @@ class Reader:
         rows = self._db.rows("SELECT name, items, bytes FROM salts")
         return {name: Usage(count, size) for name, count, size in rows}
 
-    def signer_usage(self, signers: Sequence[bytes]) -> list[Usage]:
-        """Return usage by signer."""
+    def signer_usage(self, accounts: Sequence[bytes]) -> list[Usage]:
+        """Return usage by account."""
         found: dict[bytes, Usage] = {}
-        for part in chunks(list(dict.fromkeys(signers))):
+        for part in chunks(list(dict.fromkeys(accounts))):
             statement = f"SELECT name, items, bytes FROM signers WHERE name IN ({marks(len(part))})"
             for name, count, size in self._db.rows(statement, tuple(part)):
                 found[name] = Usage(count, size)
-        return [found.get(name, Usage(0, 0)) for name in signers]
+        return [found.get(name, Usage(0, 0)) for name in accounts]
 
 
 def _range_query(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from skycore.model.items import Kind, Lease, MutableItem, RankedItem, StoredItem
+from skycore.model.items import Kind, Lease, MutableItem, RankedItem, StoredItem, account_of
 from store_sqlite.schema import INTEGER_MAX
 
 __all__ = ["HASH_BYTES", "Slot", "new_row", "seal_lease", "split_refs", "stored_item"]
@@ -45,6 +45,11 @@ class Slot(NamedTuple):
     size: int
     tree_bytes: int
     refs: bytes | None
+
+    @property
+    def account(self) -> bytes:
+        """The account that it counts on."""
+        return account_of(self.signer, self.item_class)
 
     @property
     def print_row(self) -> tuple[bytes, int, bytes, int]:

@@ -17,6 +17,7 @@ __all__ = [
     "COLUMNS",
     "INTEGER_MAX",
     "METADATA",
+    "RECOUNT",
     "SCHEMA_VERSION",
     "SLOT_COLUMNS",
     "marks",
@@ -127,6 +128,20 @@ SLOT_COLUMNS: Final = (
     "id, target, class, rank, digest, seq, kind, until, salt, signer, bytes, tree_bytes, refs"
 )
 """What a decision about a slot needs."""
+
+
+_COUNTED: Final = (("salts", "salt"), ("signers", "account"))
+RECOUNT: Final = tuple(
+    statement
+    for table, column in _COUNTED
+    for statement in (
+        f"DELETE FROM {table}",
+        f"INSERT INTO {table} (name, items, bytes) SELECT {column}, count(*), sum(bytes) FROM"
+        " (SELECT salt, bytes, CAST(CASE class WHEN 1 THEN signer || x'2a' ELSE signer END AS BLOB)"
+        f" AS account FROM items) GROUP BY {column}",
+    )
+)
+"""Count anew what is held under each salt and on each account (model.items.account_of)."""
 
 
 def marks(count: int) -> str:

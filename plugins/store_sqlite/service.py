@@ -161,9 +161,9 @@ class SqliteStore:
         """Return what is held under each salt."""
         return await self._read(self._reader.usage)
 
-    async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
-        """Return what is held of each signer."""
-        return await self._read(lambda: self._reader.signer_usage(signers))
+    async def signer_usage(self, accounts: Sequence[bytes]) -> Sequence[Usage]:
+        """Return what is held on each account."""
+        return await self._read(lambda: self._reader.signer_usage(accounts))
 
     async def put_many(
         self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes] | None = None

@@ -14,7 +14,7 @@ from store_sqlite.database import Database
 from store_sqlite.history import HistoryTable
 from store_sqlite.reader import chunks
 from store_sqlite.rows import Slot, new_row, seal_lease, split_refs
-from store_sqlite.schema import INTEGER_MAX, SLOT_COLUMNS, marks
+from store_sqlite.schema import INTEGER_MAX, RECOUNT, SLOT_COLUMNS, marks
 
 __all__ = ["SWEEP_ROWS", "Writer"]
 
@@ -117,7 +117,7 @@ class Writer:
                 updates.append((*row, held.id))
                 replaced.append((held, change.removed))
                 self._count(held, -1)
-            self._add(new.item.salt, new.item.signer, len(new.item.v) + tree_bytes, 1)
+            self._add(new.item.salt, new.account, len(new.item.v) + tree_bytes, 1)
             if self._prints.watches(new.item.salt):
                 until = min(new.item.until, INTEGER_MAX)
                 self._prints.add(new.item.salt, (new.target, new.item_class, new.rank, until), 1)
@@ -188,12 +188,8 @@ class Writer:
     def drop_damaged(self, ids: Sequence[int]) -> None:
         """Forget rows that cannot be read, and count everything anew: their columns may lie."""
         self._db.many("DELETE FROM items WHERE id = ?", [(number,) for number in ids])
-        for table, column in (("salts", "salt"), ("signers", "signer")):
-            self._db.execute(f"DELETE FROM {table}")
-            self._db.execute(
-                f"INSERT INTO {table} (name, items, bytes)"
-                f" SELECT {column}, count(*), sum(bytes) FROM items GROUP BY {column}"
-            )
+        for statement in RECOUNT:
+            self._db.execute(statement)
         self._history.end_without_slot()
         self._blocks.recount()
         self._prints.forget()
@@ -218,12 +214,12 @@ class Writer:
         return slots
 
     def _count(self, slot: Slot, sign: int) -> None:
-        self._add(slot.salt, slot.signer, sign * slot.size, sign)
+        self._add(slot.salt, slot.account, sign * slot.size, sign)
         if self._prints.watches(slot.salt):
             self._prints.add(slot.salt, slot.print_row, sign)
 
-    def _add(self, salt: bytes, signer: bytes, size: int, sign: int) -> None:
-        for changes, name in ((self._salts, salt), (self._signers, signer)):
+    def _add(self, salt: bytes, account: bytes, size: int, sign: int) -> None:
+        for changes, name in ((self._salts, salt), (self._signers, account)):
             change = changes.get(name)
             if change is None:
                 changes[name] = [sign, size]

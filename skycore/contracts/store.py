@@ -211,8 +211,8 @@ class ItemStore(Protocol):
         """Return what is held under each salt."""
         ...
 
-    async def signer_usage(self, signers: Sequence[bytes]) -> Sequence[Usage]:
-        """Return what is held of each signer: the quota counters, cheap to ask."""
+    async def signer_usage(self, accounts: Sequence[bytes]) -> Sequence[Usage]:
+        """Return what is held on each account (`model.items.account_of`): the quota counters."""
         ...
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[None]] | None:

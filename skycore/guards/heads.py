@@ -228,11 +228,11 @@ class Heads:
         self, trees: Sequence[_Tree], given: Mapping[bytes, bytes] | None, sender: bytes
     ) -> None:
         """Keep what came, where there would be room for the whole, and name what lacks."""
-        signers = list(dict.fromkeys(tree.ranked.item.signer for tree in trees))
-        used = dict(zip(signers, await self._store.signer_usage(signers), strict=True))
+        accounts = list(dict.fromkeys(tree.ranked.account for tree in trees))
+        used = dict(zip(accounts, await self._store.signer_usage(accounts), strict=True))
         for tree in trees:
             try:
-                self._wait_for(tree, given, sender, used[tree.ranked.item.signer])
+                self._wait_for(tree, given, sender, used[tree.ranked.account])
             except ItemError as error:
                 tree.candidate.refuse(error)
 

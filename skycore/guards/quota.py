@@ -139,7 +139,7 @@ class Quotas:
         self._bytes += size
         if items and self._is_unknown(ranked):
             self._unknown += 1
-        on_way = self._on_way.setdefault(ranked.item.signer, [0, 0, 0])
+        on_way = self._on_way.setdefault(ranked.account, [0, 0, 0])
         on_way[0] += items
         on_way[1] += size
         on_way[2] += 1
@@ -147,12 +147,12 @@ class Quotas:
     def settle(self, ranked: RankedItem, growth: Growth, *, is_stored: bool) -> None:
         """End a reservation: the store counts the item now, or it was not stored."""
         items, size = growth
-        on_way = self._on_way[ranked.item.signer]
+        on_way = self._on_way[ranked.account]
         on_way[0] -= items
         on_way[1] -= size
         on_way[2] -= 1
         if not on_way[2]:
-            del self._on_way[ranked.item.signer]
+            del self._on_way[ranked.account]
         if not is_stored:
             self._items -= items
             self._bytes -= size
@@ -164,7 +164,7 @@ class Quotas:
 
     def _check_signer(self, ranked: RankedItem, items: int, size: int, used: Usage) -> None:
         limits = self._settings
-        on_way = self._on_way.get(ranked.item.signer, (0, 0))
+        on_way = self._on_way.get(ranked.account, (0, 0))
         is_mirror = ranked.item_class == ItemClass.MIRROR
         items_max = limits.mirror_items_max if is_mirror else limits.signer_items_max
         if items and used.items + on_way[0] + items > items_max:

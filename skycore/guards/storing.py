@@ -108,13 +108,14 @@ class Storer:
                 await self._sweep()
             else:
                 await self.count()
-        signers = list(dict.fromkeys(c.item.signer for c in proven if c.item.signer != self._own))
-        usage = await self._store.signer_usage(signers) if signers else ()
-        used = dict(zip(signers, usage, strict=True))
+        foreign = [c.ranked for c in proven if c.ranked and c.item.signer != self._own]
+        accounts = list(dict.fromkeys(ranked.account for ranked in foreign))
+        usage = await self._store.signer_usage(accounts) if accounts else ()
+        used = dict(zip(accounts, usage, strict=True))
         for candidate in proven:
             try:
                 if candidate.ranked is not None and candidate.growth is not None:
-                    mine = used.get(candidate.item.signer, Usage(0, 0))
+                    mine = used.get(candidate.ranked.account, Usage(0, 0))
                     self._quotas.reserve(candidate.ranked, candidate.growth, mine)
             except QuotaError as error:
                 candidate.refuse(error)

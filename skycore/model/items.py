@@ -26,6 +26,7 @@ __all__ = [
     "MutableItem",
     "RankedItem",
     "StoredItem",
+    "account_of",
     "delegation_bytes",
     "item_digest",
     "item_rank",
@@ -118,6 +119,11 @@ class RankedItem(msgspec.Struct, frozen=True, gc=False):
     refs: tuple[bytes, ...] = ()
     """Hashes of the blocks that the item's value stands on."""
 
+    @property
+    def account(self) -> bytes:
+        """The account that it counts on."""
+        return account_of(self.item.signer, self.item_class)
+
 
 class StoredItem(msgspec.Struct, frozen=True, gc=False):
     """An item at rest."""
@@ -167,6 +173,15 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
         if len(data) != 24:
             return None
         return cls(data[:16], _U64.unpack_from(data, 16)[0])
+
+
+def account_of(signer: bytes, item_class: int) -> bytes:
+    """Return the account, for quotas, of a signer's items of a class.
+
+    Why two: what a mirror signs for others has a bound of its own, and must not use up what the
+    same key may say of itself.
+    """
+    return signer + b"*" if item_class == ItemClass.MIRROR else signer
 
 
 def mutable_item_target(subject: bytes, salt: bytes = b"") -> bytes:

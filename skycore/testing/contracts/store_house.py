@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from skycore.contracts.store import ItemKey, ItemStore, Outcome, Usage
-from skycore.model.items import Kind
+from skycore.model.items import ItemClass, Kind
 from skycore.testing.contracts.store_model import START_S, lease_for, ranked
 
 __all__ = ["HousekeepingContract", "OpenStore", "history_within_its_bytes"]
@@ -216,6 +216,19 @@ class HousekeepingContract:
             assert await store.sweep(START_S + 301) == 3
             assert await store.usage() == {}
             assert await store.signer_usage([b"m"]) == [(0, 0)]
+
+    async def test_what_a_mirror_signs_counts_on_an_account_of_its_own(
+        self, open_store: OpenStore
+    ) -> None:
+        """Else a mirror of thousands could not say anything of itself."""
+        async with open_store() as store:
+            own = ranked(b"m", v=b"1", signer=b"m")
+            mirrored = ranked(b"bob", v=b"123", signer=b"m", item_class=ItemClass.MIRROR)
+            await store.put_many([own, mirrored])
+            accounts = [own.account, mirrored.account]
+            assert list(await store.signer_usage(accounts)) == [(1, 1), (1, 3)]
+            await store.drop([ItemKey(mirrored.target, ItemClass.MIRROR)])
+            assert list(await store.signer_usage(accounts)) == [(1, 1), (0, 0)]
 
     async def test_items_at_every_limit_are_kept(self, open_store: OpenStore) -> None:
         """The largest and the smallest that the wire allows."""

@@ -31,6 +31,7 @@ from skycore.model.items import (
     MutableItem,
     RankedItem,
     StoredItem,
+    account_of,
     item_digest,
     item_rank,
     item_signed_bytes,
@@ -194,9 +195,11 @@ class ModelStore:
             found[s.item.salt] = Usage(items + 1, size + len(s.item.v))
         return found
 
-    def signer_usage(self, signer: bytes) -> Usage:
+    def signer_usage(self, account: bytes) -> Usage:
         """Return usage of a signer."""
-        sizes = [len(s.item.v) for s in self.held if s.item.signer == signer]
+        sizes = [
+            len(s.item.v) for s in self.held if account_of(s.item.signer, s.item_class) == account
+        ]
         return Usage(len(sizes), sum(sizes))
 
     def print(self, salt: bytes | None, low: bytes, high: bytes) -> tuple[int, int]:
@@ -267,8 +270,8 @@ class Player:
         held = await read_all(store)
         assert held == model.listing()
         assert await store.usage() == model.usage()
-        signers = sorted({s.item.signer for s in held})
-        assert list(await store.signer_usage(signers)) == [model.signer_usage(s) for s in signers]
+        accounts = sorted({account_of(s.item.signer, s.item_class) for s in held})
+        assert list(await store.signer_usage(accounts)) == [model.signer_usage(a) for a in accounts]
         for salt in (None, b"tp", b""):
             found = [s for p in await read_pages(store, ChangeFilter(salt=salt)) for s in p.entries]
             assert found == model.changes(0, salt)

@@ -222,3 +222,12 @@ async def test_quotas_hold_for_batches_and_single_puts_alike(open_house, many):
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(ValidationError):
         GateSettings(**wrong)
+
+
+async def test_c7_what_a_mirror_signs_for_others_leaves_room_for_its_own_records(open_house):
+    async with open_house(signer_items_max=2, mirror_items_max=5) as house:
+        token = house.delegation("authority", "mirror")
+        mirrored = [house.item("mirror", subject=b"%d" % n, delegation=token) for n in range(5)]
+        assert await house.put(*mirrored) == [STORED] * 5
+        own = [house.item("mirror", salt=b"own/%d" % n) for n in range(3)]
+        assert await house.put(*own) == [STORED, STORED, QUOTA]
