@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import redis.asyncio.connection as library
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -79,6 +80,8 @@ class Line:
         for part in slices(commands):
             with anyio.fail_after(self._timeout_s):
                 await self._connection.send_packed_command([part], check_health=False)
+            if len(part) >= SLICE_BYTES:
+                await anyio.lowlevel.checkpoint()  # writing waits for nobody while there is room
         replies = []
         for _ in commands:
             with anyio.fail_after(self._timeout_s):

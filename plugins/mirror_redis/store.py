@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import anyio.lowlevel
+
 from mirror_redis.cells import Cells
 from mirror_redis.failures import AnotherStore
 from mirror_redis.link import Link
@@ -44,6 +46,8 @@ CALL_ITEMS_MAX = 512
 REPLY_BYTES = 2 * 1024 * 1024
 """A reply ends behind the row with which it is larger; the next call goes on."""
 BLOCKS_ASKED_MAX = 2_000
+DECODED_AT_ONCE = 128
+"""Rows or leases turned over between two breaths of the event loop: 1 to 2 ms."""
 _NO_ID = bytes(16)
 _ANOTHER = "another store is in its place again and again"
 
@@ -142,7 +146,9 @@ class RedisStore:
     async def _shown(self, rows: Sequence[Any]) -> list[StoredItem]:
         """Return items of rows; what cannot be read is dropped, by name."""
         items, damaged = [], []
-        for row in rows:
+        for count, row in enumerate(rows, 1):
+            if count % DECODED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
             item = stored_item(row)
             if item is not None:
                 items.append(item)
@@ -259,10 +265,10 @@ class RedisStore:
 
     async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:
         """Set leases."""
-        calls = [
-            [lease_record(lease) for lease in leases[start : start + CALL_ITEMS_MAX]]
-            for start in range(0, len(leases), CALL_ITEMS_MAX)
-        ]
+        calls: list[list[bytes]] = []
+        for start in range(0, len(leases), CALL_ITEMS_MAX):
+            calls.append([lease_record(lease) for lease in leases[start : start + CALL_ITEMS_MAX]])
+            await anyio.lowlevel.checkpoint()
         replies = await self._change("renew", calls) if calls else []
         return [PutOutcome(code, int(seq, 16)) for _, part in replies for code, seq in part]
 
