@@ -144,8 +144,10 @@ class RedisMirror:
             ranked, blocks = self._judged(item, given)
             ranked = msgspec.structs.replace(ranked, cas=cas)
             [there] = await self._store.put_many([ranked], blocks)
-        except (ItemError, StoreError) as error:
+        except ItemError as error:
             return PutReport(PutOutcome(error.code, text=str(error)))
+        except StoreError as error:  # its code says nothing of an item
+            return PutReport(PutOutcome(ItemError.code, text=str(error)))
         if not there.accepted:
             return PutReport(there, (self._replica(there),))
         [outcome] = await self._items.admit([item], sender=self._own, blocks=tuple(given.values()))

@@ -17,7 +17,7 @@ from mirror_redis.link import Link
 from mirror_redis.mirror_ledger import Ledger, Wanted
 from mirror_redis.mirror_queue import Job, Queue
 from mirror_redis.mirror_settings import RedisMirrorSettings
-from mirror_redis.mirror_store import MirrorStore
+from mirror_redis.mirror_store import MirrorStore, Standing
 from mirror_redis.mirror_writer import Writer
 from skycore.contracts.runtime import Clock
 from skycore.contracts.store import ItemKey, Items
@@ -71,8 +71,7 @@ class Auditor:
             self._due_at = 0.0  # whatever was done to it meanwhile
             return
         await self._compare_clocks()
-        await self._store.open()
-        if self._store.store_id != self._seen:
+        if await self._store.look() != self._seen:
             await self._recall()
             self._due_at = 0.0
         if self._clock.now() >= self._due_at:
@@ -121,20 +120,24 @@ class Auditor:
             log.warning("redis lacks records of ours, bringing them count=%d", missing)
 
     async def _audit_part(self, part: Sequence[tuple[ItemKey, Wanted]]) -> int:
+        """Audit some slots, but none that is being written at the moment."""
+        part = [row for row in part if not self._writer.is_busy_with(row[0])]
         standing = await self._store.standing([key for key, _ in part])
-        remnants = [
-            key
-            for (key, _), there in zip(part, standing, strict=True)
-            if there.rank and not there.is_listed
-        ]
-        if remnants:
-            await self._store.drop(remnants)
+        await self._drop_remnants(part, standing)
         missing = 0
         for (key, wanted), there in zip(part, standing, strict=True):
-            is_behind = there.rank < wanted.rank or (
-                there.rank == wanted.rank and there.until < wanted.until
-            )
-            if (is_behind or not there.is_listed) and not self._queue.holds(key):
+            is_there = there.is_listed and (there.rank, there.until) >= wanted
+            if not is_there and not self._writer.is_busy_with(key):
                 missing += 1
                 self._queue.put(Job(key, self._clock.now()))
         return missing
+
+    async def _drop_remnants(
+        self, part: Sequence[tuple[ItemKey, Wanted]], standing: Sequence[Standing]
+    ) -> None:
+        """Drop rows that no index knows, or putting them again would find them there."""
+        pairs = zip(part, standing, strict=True)
+        remnants = [key for (key, _), there in pairs if there.rank and not there.is_listed]
+        if remnants:
+            log.warning("redis has thrown parts of its index away rows=%d", len(remnants))
+            await self._store.drop(remnants)

@@ -68,6 +68,12 @@ class Job:
         for ticket in self.tickets:
             ticket.settle(self.key, outcome)
 
+    def release(self) -> None:
+        """Let nobody wait for it any longer: it will take its time."""
+        for ticket in self.tickets:
+            ticket.settle(self.key, None)
+        self.tickets = ()
+
     def forget_bytes(self) -> None:
         """Keep nothing but the name."""
         self.ranked, self.blocks, self.lease = None, {}, None

@@ -33,6 +33,11 @@ class MirrorStore(RedisStore):
             for rank, until, listed in rows
         ]
 
+    async def look(self) -> bytes:
+        """Return which store this is, asked and not remembered. Raises `StoreError`."""
+        await self._run("place")
+        return self.store_id
+
     async def server_ns(self) -> int:
         """Return the server's wall clock. Raises `StoreError`."""
         [(seconds, micros)] = await self._link.call([(b"TIME",)])

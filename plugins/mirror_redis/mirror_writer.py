@@ -17,7 +17,7 @@ from mirror_redis.mirror_ledger import Ledger
 from mirror_redis.mirror_queue import Job, Queue
 from mirror_redis.mirror_store import MirrorStore
 from skycore.contracts.runtime import Clock
-from skycore.contracts.store import Items, Outcome, PutOutcome
+from skycore.contracts.store import ItemKey, Items, Outcome, PutOutcome
 from skycore.errors import (
     MissingBlocksError,
     SeqTooFarError,
@@ -73,7 +73,7 @@ class Writer:
         self._own = own
         self._clock = clock
         self._retry_s = retry_s
-        self._on_way: Sequence[Job] = ()
+        self._on_way: dict[ItemKey, Job] = {}
         self.ahead_ns = 0
         """How far this node's clock is ahead of the server's, as it was asked last."""
         self.counters: Counter[str] = Counter()
@@ -85,10 +85,14 @@ class Writer:
         """Slots in which Redis is behind, those on their way included."""
         return len(self._queue) + len(self._on_way)
 
+    def is_busy_with(self, key: ItemKey) -> bool:
+        """Tell whether a slot waits, or is on its way."""
+        return self._queue.holds(key) or key in self._on_way
+
     @property
     def lag_s(self) -> float:
         """For how long Redis has been behind, seconds; 0 where it is not."""
-        since = [job.since for job in self._on_way]
+        since = [job.since for job in self._on_way.values()]
         if (oldest := self._queue.waiting_since) is not None:
             since.append(oldest)
         return max(0.0, self._clock.now() - min(since)) if since else 0.0
@@ -118,16 +122,19 @@ class Writer:
     async def _batch(self) -> None:
         """Write one batch; what Redis did not take for a reason of its own waits on."""
         jobs = self._queue.take(BATCH_ITEMS, BATCH_BYTES)
-        self._on_way = jobs
+        self._on_way = {job.key: job for job in jobs}
         try:
             ready = [job for job in jobs if await self._load(job) and self._fits(job)]
             await self._put([job for job in ready if job.ranked is not None])
             await self._renew([job for job in ready if job.lease is not None])
         except BaseException:
-            self._queue.put_back([job for job in jobs if not job.is_done])
+            left = [job for job in jobs if not job.is_done]
+            for job in left:
+                job.release()
+            self._queue.put_back(left)
             raise
         finally:
-            self._on_way = ()
+            self._on_way = {}
 
     # --- before ---------------------------------------------------------------------------------
 

@@ -186,8 +186,8 @@ class Reader:
 
 
 @asynccontextmanager
-async def _reader(url: str, name: str = "full", **settings):
-    me, clock = identity(name, NETWORK), Wall()
+async def _reader(url: str, name: str = "full", clock: Wall | None = None, **settings):
+    me, clock = identity(name, NETWORK), clock or Wall()
     chosen = RedisStoreSettings(**{"url": url, "timeout_s": 10, "retry_s": 0.05, **settings})
     async with (
         open_store_link(chosen, clock) as link,
