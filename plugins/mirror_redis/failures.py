@@ -75,6 +75,8 @@ _FAILURES = (
             "free its disk: it goes on by itself"),
     Failure("no_replicas", StoreReadOnlyError, "it has too few replicas and refuses writes",
             "bring its replicas back: it goes on by itself"),
+    Failure("clock_ahead", StoreError, "this machine's clock is ahead of Redis': nothing is swept",
+            "set both clocks by NTP"),
     Failure("busy", StoreBusyError, "a script of somebody keeps it busy", _AGAIN),
     Failure("refused", StoreError, "it refused a command", "see the text; is the prefix ours?"),
 )  # fmt: skip

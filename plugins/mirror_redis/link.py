@@ -47,6 +47,7 @@ class Link:
         self._failure: Failure | None = None
         self._detail = ""
         self._refusing: Failure | None = None
+        self._warning: Failure | None = None
         self._since = clock.now()
         self._down = anyio.Event()
         self._is_closed = False
@@ -63,8 +64,12 @@ class Link:
     @property
     def state(self) -> str:
         """`up`, or the name of what is wrong: see failures.py."""
-        wrong = self._failure or self._refusing
+        wrong = self._wrong
         return wrong.state if wrong else UP
+
+    @property
+    def _wrong(self) -> Failure | None:
+        return self._failure or self._refusing or self._warning
 
     @property
     def is_usable(self) -> bool:
@@ -74,8 +79,12 @@ class Link:
     @property
     def trouble(self) -> StoreError | None:
         """What is wrong, as an error for people."""
-        wrong = self._failure or self._refusing
-        return wrong.error(self.where, self._detail) if wrong else None
+        wrong = self._wrong
+        return (
+            wrong.error(self.where, "" if wrong is self._warning else self._detail)
+            if wrong
+            else None
+        )
 
     @property
     def since_s(self) -> float:
@@ -103,6 +112,11 @@ class Link:
         else:
             log.warning("redis is not usable at=%s state=%s error=%r", self.where, self.state,
                         str(self.trouble))  # fmt: skip
+
+    def warn(self, state: str) -> None:
+        """Say that something is wrong though calls work; or, with nothing, that it is over."""
+        before, self._warning = self.state, named[state] if state else None
+        self._tell(before)
 
     def writes_work(self) -> None:
         """Take note that a write was accepted."""

@@ -60,5 +60,7 @@ class RedisStoreSettings(RedisSettings):
     """Replaced items kept for each slot."""
     history_bytes_max: int = Field(default=64 * 1024 * 1024, ge=0)
     """Bytes that replaced items and blocks only of theirs may take; the oldest go first."""
+    clock_ahead_max_s: int = Field(default=600, ge=0)
+    """A node whose clock is ahead of Redis' by more than this drops nothing that seems to have ended: others still need it. 0: not compared."""  # noqa: E501
     poll_s: float = Field(default=1.0, gt=0, le=60)
     """How often to look for what others wrote, where no notification came, seconds."""

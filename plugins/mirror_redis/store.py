@@ -64,6 +64,7 @@ class RedisStore:
         self._entropy = entropy
         self._id = b""
         self._replid = b""
+        self._ahead_max = number(settings.clock_ahead_max_s)
         self.store_id = _NO_ID
         self._writer = entropy.bytes(8).hex().encode()
         channel = f"{link.prefix}dht:news:{link.db}".encode()
@@ -284,11 +285,14 @@ class RedisStore:
 
     async def sweep(self, now_s: int) -> int:
         """Drop what has ended, in portions: others write in between."""
-        limits = record(number(now_s), number(BLOCK_GRACE_S), number(CALL_ITEMS_MAX))
+        limits = record(
+            number(now_s), number(BLOCK_GRACE_S), number(CALL_ITEMS_MAX), self._ahead_max
+        )
         count = 0
         while True:
             [(_, dropped, more)] = await self._change("sweep", [[limits]])
-            count += int(dropped)
+            self._link.warn("clock_ahead" if dropped < 0 else "")
+            count += max(int(dropped), 0)
             if not more:
                 return count
 

@@ -1,7 +1,10 @@
 -- Drop what has ended, and blocks that nobody refers to. ARGV[3]: now_s, time of grace, how many
--- at most. The end is looked at and the slot dropped in one step: what is newer stays (O21, L4).
-local now, grace, limit = record('>' .. string.rep('I4c0', 3), ARGV[3])
-now, grace, limit = tonumber(now), tonumber(grace), tonumber(limit)
+-- at most, by how much now_s may be ahead of Redis' own clock (0: any). The end is looked at and the
+-- slot dropped in one step: what is newer stays (O21, L4).
+-- Returns {mark, slots dropped or -1 where the caller's clock is wrong, '1' for more}.
+local now, grace, limit, ahead_max = record('>' .. string.rep('I4c0', 4), ARGV[3])
+now, grace, limit, ahead_max = tonumber(now), tonumber(grace), tonumber(limit), tonumber(ahead_max)
+if ahead_max > 0 and now > tonumber(call('TIME')[1]) + ahead_max then return {0, -1, 0} end
 local dropped, looked = 0, 0
 for _, member in ipairs(call('ZRANGEBYSCORE', ENDS, '-inf', '(' .. now, 'LIMIT', 0, limit)) do
   looked = looked + 1

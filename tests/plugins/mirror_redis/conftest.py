@@ -50,7 +50,9 @@ _prefixes = iter(range(10**9))
 async def _opened(server: RedisServer, *, seed: int = 0, clock=None, network="", **settings):
     """Open a store on a server; (store, link)."""
     me = identity("me", NetworkConstants(ED25519, network)) if network else identity("me")
-    settings = RedisStoreSettings(**{"url": server.url, "timeout_s": 10, **settings})
+    settings = RedisStoreSettings(
+        **{"url": server.url, "timeout_s": 10, "clock_ahead_max_s": 0, **settings}
+    )
     try:
         async with (
             open_store_link(settings, clock or FakeClock()) as link,

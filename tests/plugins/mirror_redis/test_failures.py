@@ -241,6 +241,16 @@ async def test_where_only_the_id_was_lost_no_position_is_used_twice(redis, opene
         assert [s.position for p in await read_pages(store) for s in p.entries] == [*range(1, 11)]
 
 
+async def test_a_node_whose_clock_is_ahead_sweeps_nothing_that_others_need(redis, opened):
+    async with opened(redis, clock_ahead_max_s=600) as (ahead, link), opened(redis) as (store, _):
+        now_s = int(redis.send("TIME").split(b"\r\n")[2])
+        await store.put_many([ranked(until=now_s + 300), ranked(b"bob", until=now_s - 5)])
+        assert await ahead.sweep(now_s + 100_000) == 0
+        assert await health(link) == (Health.DEGRADED, "clock_ahead")
+        assert await ahead.sweep(now_s) == 1
+        assert await health(link) == (Health.OK, "up")
+
+
 # --- who may come in ---------------------------------------------------------------------------
 
 
