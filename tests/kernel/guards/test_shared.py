@@ -1,4 +1,4 @@
-"""A store that others write too: what they wrote is noticed, proven once, and never just believed."""
+"""A store that others write too: noticed, proven once, and never just believed."""
 
 from __future__ import annotations
 
