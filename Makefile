@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help run test lint demo bench bench-peers soak clean
+.PHONY: help run test lint demo demo-redis bench bench-peers soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ lint: $(READY)  ## style, types and architecture
 
 demo: $(READY)  ## a two full nodes and three visors, real processes, real sockets
 	$(BIN)/python -m examples.demo
+
+demo-redis: $(READY)  ## a mirror without a DHT, one Redis, two full nodes on it, and a visor
+	$(BIN)/python -m examples.demo_redis
 
 bench: $(READY)  ## our figures on this machine
 	$(BIN)/python -m benchmarks
