@@ -1,0 +1,140 @@
+"""Three nodes and four mirrors on one Redis, killed at random: nothing lost, nothing goes back.
+
+Whoever is killed leaves without a word: what it was doing is cut off, and its small files are not
+written any more. It comes back with its store as it was. Redis is killed too, and starts empty.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+
+import anyio
+import pytest
+
+from skycore.errors import SkycoreError
+from skycore.model.items import mutable_item_target
+from skycore.testing.fakes import SeededEntropy, identity
+from skycore.testing.seams import SimFiles
+from store_memory.service import open_memory_store
+from store_memory.settings import MemoryStoreSettings
+
+SUBJECTS = [f"visor{i}" for i in range(12)]
+ROUNDS = 25
+LIVES = 4
+
+
+def target_of(subject: str) -> bytes:
+    return mutable_item_target(identity(subject).public, b"note")
+
+
+class World:
+    """What mirrors were told is theirs, and what nodes have seen."""
+
+    def __init__(self) -> None:
+        self.acknowledged: dict[str, int] = {}
+        self.regressed: list[str] = []
+        self.notes: dict[tuple[str, int], str] = {}
+        self.done = 0
+        self.kills = 0
+        self.is_over = False
+
+
+async def live_as_mirror(world, service, url, name, dice, store) -> None:
+    """Publish, be killed, come back."""
+    disk: dict[str, bytes] = {}
+    for life in range(LIVES):
+        files = SimFiles(disk)
+        with anyio.CancelScope() as scope:
+            async with service(
+                url, name, store=store, files=files, grace_s=0.02, audit_s=0.2
+            ) as one:
+                for number in range(ROUNDS):
+                    subject = dice.choice(SUBJECTS)
+                    text = f"{name} {life} {number}"
+                    done = await one.publish(text, subject)
+                    if any(report.outcome.accepted for report in done.reports):
+                        seq = world.acknowledged.get(subject, 0)
+                        world.acknowledged[subject] = max(seq, done.seq)
+                        world.notes[subject, done.seq] = text
+                    await anyio.sleep(dice.uniform(0, 0.01))
+                    if life < LIVES - 1 and dice.random() < 0.1:
+                        files.is_dead = True
+                        world.kills += 1
+                        scope.cancel()
+                        await anyio.sleep(0)
+                if life < LIVES - 1:
+                    continue
+                world.done += 1
+                while not world.is_over:
+                    await anyio.sleep(0.02)
+
+
+async def live_as_node(world, reader, url, name, dice) -> None:
+    """Read and sweep, be killed, come back; what was seen of this Redis never goes back."""
+    while not world.is_over:
+        seen: dict[str, tuple[bytes, int]] = {}
+        with anyio.CancelScope() as scope:
+            async with reader(url, name) as full:
+                for _ in range(dice.randrange(5, 40)):
+                    if world.is_over:
+                        return
+                    subject = dice.choice(SUBJECTS)
+                    try:
+                        before = full.items.store_id
+                        slots = await full.items.get(target_of(subject))
+                        if full.items.store_id != before:
+                            continue  # it was emptied meanwhile
+                        seq = slots[0].item.seq if slots else 0
+                        store, last = seen.get(subject, (before, 0))
+                        if store == before and seq < last:
+                            world.regressed.append(subject)
+                        seen[subject] = (before, seq)
+                        if dice.random() < 0.2:
+                            await full.items.sweep()
+                    except SkycoreError:
+                        await anyio.sleep(0.05)
+                    await anyio.sleep(dice.uniform(0, 0.01))
+                scope.cancel()
+                await anyio.sleep(0)
+
+
+async def is_whole(world, full) -> bool:
+    for subject, seq in world.acknowledged.items():
+        slots = await full.items.get(target_of(subject))
+        if not slots or slots[0].item.seq != seq:
+            return False
+        if await full.note(subject) != world.notes[subject, seq]:
+            return False
+    return True
+
+
+@pytest.mark.parametrize(("seed", "redis_dies"), [(1, 0), (2, 0), (3, 2), (4, 3)])
+async def test_c35_three_nodes_and_four_mirrors_lose_nothing(
+    own_redis, service, reader, until, seed, redis_dies
+):
+    server, world, dice = own_redis(), World(), random.Random(seed)
+    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        for number in range(4):
+            store = await stack.enter_async_context(
+                open_memory_store(MemoryStoreSettings(), SeededEntropy(number))
+            )
+            own = random.Random(dice.random())
+            tasks.start_soon(
+                live_as_mirror, world, service, server.url, f"mirror{number}", own, store
+            )
+        for number in range(3):
+            own = random.Random(dice.random())
+            tasks.start_soon(live_as_node, world, reader, server.url, f"node{number}", own)
+        for _ in range(redis_dies):
+            await anyio.sleep(dice.uniform(0.1, 0.4))
+            server.stop()
+            await anyio.sleep(dice.uniform(0, 0.1))
+            server.start()
+        async with reader(server.url, "judge") as full:
+            await until(lambda: world.done == 4, 30)
+            await until(lambda: is_whole(world, full), 30)
+        world.is_over = True
+    assert not world.regressed
+    assert world.acknowledged.keys() == set(SUBJECTS)
+    assert world.kills >= 4
