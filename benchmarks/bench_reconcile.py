@@ -16,9 +16,9 @@ from benchmarks.workloads import secret_of
 from dht_kademlia.client import DHT_SERVICE, Client
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.node import Kademlia
-from dht_kademlia.reconcile import reconcile
-from dht_kademlia.server import Server
+from dht_kademlia.serve.server import Server
 from dht_kademlia.settings import KademliaSettings
+from dht_kademlia.sync.reconcile import reconcile
 from skycore.contracts.dht import ReconcileReport
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.runtime import Identity

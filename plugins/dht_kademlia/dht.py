@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from dht_kademlia.adverts import find_full_nodes
-from dht_kademlia.changelog import changes_from, log_end
 from dht_kademlia.core.messages import PutValue
-from dht_kademlia.fullnode import Live
 from dht_kademlia.node import Kademlia
-from dht_kademlia.puts import put_many
+from dht_kademlia.put.puts import put_many
 from dht_kademlia.reads import read
-from dht_kademlia.sync import Cursors, find_full_node, pull
-from dht_kademlia.watch import locate
+from dht_kademlia.serve.changelog import changes_from, log_end
+from dht_kademlia.sync.adverts import find_full_nodes
+from dht_kademlia.sync.fullnode import Live
+from dht_kademlia.sync.pull import Cursors, find_full_node, pull
+from dht_kademlia.sync.watch import locate
 from skycore.contracts.dht import DhtMode, PeerInfo, PutReport, ReconcileReport, SyncReport
 from skycore.errors import LocalProtocolError
 from skycore.model.items import MutableItem, StoredItem

@@ -24,10 +24,11 @@ def skycore_settings() -> Any:
 
 @hookimpl
 def skycore_services() -> Any:
-    from dht_kademlia import adverts, node, service
+    from dht_kademlia.node import Kademlia
+    from dht_kademlia.sync.adverts import open_adverts
     from skycore import Provider
 
-    return [Provider(node.Kademlia, service.open_kademlia), adverts.open_adverts]
+    return [Provider(Kademlia, _factories().open_kademlia), open_adverts]
 
 
 @hookimpl
@@ -42,9 +43,9 @@ def skycore_mirrors() -> Any:
 
 @hookimpl
 def skycore_rpc_methods() -> Any:
-    from dht_kademlia import declared, rpc_live, service
+    from dht_kademlia.rpc import live, namespaces
 
-    return [service.open_dht_rpc, declared.open_dht_namespaces_rpc, rpc_live.open_dht_live_rpc]
+    return [_factories().open_dht_rpc, namespaces.open_dht_namespaces_rpc, live.open_dht_live_rpc]
 
 
 @hookimpl
@@ -54,6 +55,6 @@ def skycore_status() -> Any:
 
 @hookimpl
 def skycore_commands() -> Any:
-    from dht_kademlia.menu import COMMANDS
+    from dht_kademlia.cli.menu import COMMANDS
 
     return COMMANDS

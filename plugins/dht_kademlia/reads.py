@@ -16,13 +16,13 @@ from typing import Final
 
 import msgspec
 
+from dht_kademlia.carry.fetch import gather, tree_of
+from dht_kademlia.carry.push import push
 from dht_kademlia.core.holders import version_of
 from dht_kademlia.core.lookup import READ_QUORUM, Lookup, Outcome
 from dht_kademlia.core.messages import GetValue, PutValue, Value, known_rank, lease_of
 from dht_kademlia.core.routing_table import K
-from dht_kademlia.fetch import gather, tree_of
 from dht_kademlia.node import Kademlia
-from dht_kademlia.push import push
 from skycore.errors import ItemError, MissingBlocksError, ProtocolError, TransportError
 from skycore.model.addresses import Contact
 from skycore.model.items import (

@@ -13,15 +13,15 @@ from dht_kademlia.client import DHT_SERVICE, Client
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import PutValue
 from dht_kademlia.dht import KademliaDht
-from dht_kademlia.fullnode import Live
 from dht_kademlia.node import Kademlia
-from dht_kademlia.puts import hand_out, put_many
-from dht_kademlia.repair import keep_replicas
-from dht_kademlia.rpc import DhtMethods
-from dht_kademlia.server import Server
+from dht_kademlia.put.puts import hand_out, put_many
+from dht_kademlia.put.repair import keep_replicas
+from dht_kademlia.rpc.records import DhtMethods
+from dht_kademlia.serve.server import Server
 from dht_kademlia.settings import KademliaSettings
 from dht_kademlia.status import DhtStatus
-from dht_kademlia.sync import Cursors
+from dht_kademlia.sync.fullnode import Live
+from dht_kademlia.sync.pull import Cursors
 from skycore.contracts.dht import Dht, Mirror, PutReport
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher

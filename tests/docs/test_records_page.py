@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dht_kademlia.adverts import ADVERT_S
 from dht_kademlia.core.messages import WATCH_BEAT_S
 from dht_kademlia.core.routing_table import K
 from dht_kademlia.settings import KademliaSettings
+from dht_kademlia.sync.adverts import ADVERT_S
 from namespaces_skywire.declarations import ALL
 from skycore.contracts.namespace import Namespaces
 from skycore.model.items import ItemClass

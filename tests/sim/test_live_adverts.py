@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import anyio
 
-from dht_kademlia.adverts import fresh_adverts
 from dht_kademlia.node import Kademlia
 from dht_kademlia.status import DhtStatus
+from dht_kademlia.sync.adverts import fresh_adverts
 from skycore.contracts.dht import Dht, DhtMode
 from skycore.contracts.status import Health
 from skycore.contracts.store import Items

@@ -12,10 +12,10 @@ import pytest
 from dht_kademlia.client import DHT_SERVICE, Client
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.node import Kademlia
-from dht_kademlia.reconcile import reconcile
-from dht_kademlia.server import Server
+from dht_kademlia.serve.server import Server
 from dht_kademlia.service import KademliaMirror, open_dht, open_kademlia
 from dht_kademlia.settings import KademliaSettings
+from dht_kademlia.sync.reconcile import reconcile
 from skycore.contracts.namespace import Form, Namespace, Namespaces
 from skycore.events import Events
 from skycore.guards.gate import GateSettings, open_gate

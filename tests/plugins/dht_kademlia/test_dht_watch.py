@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from dht_kademlia.fullnode import _salt
+from dht_kademlia.sync.fullnode import _salt
 from skycore.contracts.dht import DhtMode
 from skycore.errors import LocalProtocolError
 from skycore.testing.fakes import identity

@@ -1,0 +1,1 @@
+"""Items, leases and blocks between this node and one other."""

@@ -1,0 +1,1 @@
+"""Keeping in step: pulling, comparing, watching, and whom to do it with."""
