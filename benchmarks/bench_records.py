@@ -52,7 +52,6 @@ def _moved(node: Node) -> int:
 
 async def _hub(size: int) -> list[Figure]:
     """One visor publishes, one full node keeps, another visor reads: three nodes, real sockets."""
-    entries = hub_entries(size)
     async with (
         open_node("hub-full", full=True) as full,
         open_node("hub-owner", bootstrap=[contact_of(full)]) as owner,
@@ -60,6 +59,7 @@ async def _hub(size: int) -> list[Figure]:
     ):
         await _joined([owner, reader])
         publisher, key = owner.get(Publisher), owner.identity.public
+        entries = hub_entries(key, size)
         began = time.perf_counter()
         done = await publisher.publish(Fact(b"tp", TP.encode(entries)))
         publish_s = time.perf_counter() - began
@@ -69,7 +69,7 @@ async def _hub(size: int) -> list[Figure]:
         read_s = time.perf_counter() - began
         assert found is not None
         assert found.value == TP.encode(entries)
-        entries[size // 2] = hub_entries(size, changed=size // 2)[size // 2]
+        entries[size // 2] = hub_entries(key, size, changed=size // 2)[size // 2]
         before, began = _moved(owner), time.perf_counter()
         await publisher.publish(Fact(b"tp", TP.encode(entries)))
         change_s, moved = time.perf_counter() - began, _moved(owner) - before

@@ -112,13 +112,12 @@ def hubs() -> Iterator[list[tuple[int, int, str]]]:
         yield [(0, other, "stcpr") for other in range(1, size + 1)]
 
 
-def hub_entries(size: int, *, changed: int | None = None) -> list[TransportEntry]:
+def hub_entries(key: bytes, size: int, *, changed: int | None = None) -> list[TransportEntry]:
     """Return the transports of a W-hub visor; the one at index `changed` has another label."""
-    edge = _key_text("hub")
     return [
         TransportEntry(
             t_id=uuid.uuid5(uuid.NAMESPACE_OID, f"hub/{index}"),
-            edges=(edge, _key_text(f"visor/{index}")),
+            edges=(key.hex(), _key_text(f"visor/{index}")),
             type="stcpr",
             label="changed" if index == changed else "automatic",
         )

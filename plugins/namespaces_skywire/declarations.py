@@ -9,8 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from namespaces_skywire.checks import (
+    own_addresses,
+    own_advert,
+    own_entry,
+    own_server,
+    own_services,
+    own_transports,
+)
 from skycore.contracts.namespace import Form, Namespace
-from skycore.errors import NamespaceError
 from skycore.model.entries import (
     AddressEntry,
     DmsgEntry,
@@ -38,14 +45,6 @@ def _set_key(entry: Any) -> bytes:
     return key
 
 
-def _own_key(subject: bytes, advert: Any) -> None:
-    """C6: nobody advertises a full node under another's key, nor what is none."""
-    if advert.pk != subject.hex():
-        raise NamespaceError("a full node's advert names another key than its subject")
-    if not advert.full_node:
-        raise NamespaceError("an advert of a node that is no full node", hint="delete it instead")
-
-
 DMSG: Final = Namespace(
     salt=b"dmsg",
     version=1,
@@ -53,6 +52,7 @@ DMSG: Final = Namespace(
     form=Form.SINGLE,
     lifetimes_s=_SLOW,
     summary="DMSG discovery: a client and its servers, or a server",
+    check=own_entry,
 )
 TP: Final = Namespace(
     salt=b"tp",
@@ -62,6 +62,7 @@ TP: Final = Namespace(
     lifetimes_s=_QUICK,
     summary="the transports of a visor",
     key=_set_key,
+    check=own_transports,
 )
 SVC: Final = Namespace(
     salt=b"svc",
@@ -71,6 +72,7 @@ SVC: Final = Namespace(
     lifetimes_s=_QUICK,
     summary="the services of a visor",
     key=_set_key,
+    check=own_services,
 )
 ADDR: Final = Namespace(
     salt=b"addr",
@@ -79,6 +81,7 @@ ADDR: Final = Namespace(
     form=Form.SINGLE,
     lifetimes_s=_QUICK,
     summary="where a visor can be dialled",
+    check=own_addresses,
 )
 FULLNODE: Final = Namespace(
     salt=b"fullnode",
@@ -87,7 +90,7 @@ FULLNODE: Final = Namespace(
     form=Form.SINGLE,
     lifetimes_s={ItemClass.OWNER: _SLOW_S},
     summary="a full node's own advert",
-    check=_own_key,
+    check=own_advert,
 )
 DMSG_SERVER: Final = Namespace(
     salt=b"dmsg-server",
@@ -96,5 +99,6 @@ DMSG_SERVER: Final = Namespace(
     form=Form.SINGLE,
     lifetimes_s=_SLOW,
     summary="where a DMSG server is",
+    check=own_server,
 )
 ALL: Final = (DMSG, TP, SVC, ADDR, FULLNODE, DMSG_SERVER)

@@ -18,11 +18,11 @@ from skycore.model.entries import ServiceEntry, TransportEntry
 from skycore.model.items import Kind, mutable_item_target
 from skycore.model.limits import SET_INLINE_MAX
 from skycore.model.trie import reach, read_manifest
-from skycore.testing.fakes import FakeClock, MemoryFiles
+from skycore.testing.fakes import FakeClock, MemoryFiles, identity
 from skycore.testing.mirrors import PeersMirror
 from skycore.wiring import Live
 
-HUB = "02" + "ab" * 32
+HUB = identity("me").public.hex()
 STORED = int(Outcome.STORED)
 
 
@@ -263,8 +263,10 @@ async def test_l1_a_fleet_read_back_is_the_fleet_exactly(net):
     """Union of the tp lists = what was generated: 0 missing, 0 extra; two services each."""
     house, peer, mirror = net
     rng = random.Random(9)
-    fleet = {rng.randbytes(32): [transport(rng) for _ in range(size)]
-             for size in (916, 552, 149, 16, *range(14))}  # fmt: skip
+    fleet = {}
+    for size in (916, 552, 149, 16, *range(14)):
+        subject = rng.randbytes(32)
+        fleet[subject] = [transport(rng, subject.hex()) for _ in range(size)]
     services = {
         subject: [ServiceEntry(f"{subject.hex()}:{port}", kind) for port, kind in
                   ((44, "vpn"), (3, "skysocks"))]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from namespaces_skywire.declarations import DMSG, SVC, TP
+from skycore.contracts.namespace import Namespaces
 from skycore.errors import RecordingError
 from skycore.model.limits import VALUE_MAX
 from skycore.model.recording import RATIO_MAX, facts, latest_facts, read_recording, step
@@ -21,6 +22,7 @@ from skycore.testing.recording import generate_recording, real_recording
 
 REAL = real_recording(Path(__file__).parents[3])
 NAMESPACES = {b"dmsg": DMSG, b"svc": SVC, b"tp": TP}
+DECLARED = Namespaces(NAMESPACES.values())
 
 
 def small(**snapshot):
@@ -36,7 +38,7 @@ def transport(n, one, other):
 
 
 def check_all(recording):
-    """Every fact is a value of its namespace; return how many facts there are, by salt."""
+    """Every fact is a value of its namespace and its subject; return how many facts there are, by salt."""
     counts = []
     for index in range(len(recording.snapshots)):
         count: Counter[bytes] = Counter()
@@ -45,6 +47,7 @@ def check_all(recording):
             value = namespace.encode(fact.entries)
             assert len(value) <= VALUE_MAX
             assert namespace.encode(namespace.decode(value)) == value
+            DECLARED.plant(fact.salt, fact.subject, value)
             count[fact.salt] += 1
         counts.append(dict(count))
     return counts

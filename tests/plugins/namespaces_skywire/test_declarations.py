@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 
 from namespaces_skywire.declarations import ADDR, ALL, DMSG, DMSG_SERVER, FULLNODE, SVC, TP
 from skycore.contracts.namespace import Namespaces
 from skycore.errors import NamespaceError
 from skycore.model.items import ItemClass
+from skycore.model.trie import Proven, read_manifest
 from skycore.testing.contracts.namespace import Declared, NamespaceContract
 
 PK = "02" + "ab" * 32
@@ -44,14 +48,18 @@ CASES = {
     ),
     "addr": Declared(
         ADDR,
-        [{"remote_addr": "203.0.113.7", "port": "1"}, {"stcpr": {"port": "7777"}}, {}],
+        [
+            {"remote_addr": "203.0.113.7", "port": "1"},
+            {"stcpr": {"port": "7777"}},
+            {},
+            {"pk": PK},
+        ],
         [[], "x", {"stcpr": 5}],
     ),
     "fullnode": Declared(
         FULLNODE,
         [{"pk": PK, "stored_items": 9, "full_node": True, "ts": 1}],
         [{"pk": PK}, {"pk": PK, "stored_items": "many", "full_node": True, "ts": 1}],
-        SUBJECT,
     ),
     "dmsg-server": Declared(
         DMSG_SERVER,
@@ -63,7 +71,7 @@ CASES = {
 
 @pytest.fixture(params=sorted(CASES))
 def declared(request):
-    return CASES[request.param]
+    return replace(CASES[request.param], subject=SUBJECT)
 
 
 class TestNamespaces(NamespaceContract):
@@ -104,6 +112,52 @@ def test_c6_d27_an_advert_is_its_own_subjects():
         check("03" + "ab" * 32)
     with pytest.raises(NamespaceError, match="no full node"):
         check(PK, full_node=False)
+
+
+OTHER = "03" + "ab" * 32
+OTHERS = {
+    "dmsg": {"static": OTHER, "client": {"delegated_servers": [PK]}},
+    "dmsg-server": {"pk": OTHER, "address": "203.0.113.7:8080"},
+    "fullnode": {"pk": OTHER, "stored_items": 9, "full_node": True, "ts": 1},
+    "addr": {"pk": OTHER, "remote_addr": "203.0.113.7"},
+    "svc": [service("vpn", 44), {"address": f"{OTHER}:3", "type": "skysocks"}],
+    "tp": [transport(1), transport(2) | {"edges": [OTHER, OTHER]}],
+}
+
+
+@pytest.mark.parametrize("salt", sorted(OTHERS))
+def test_l16_a_record_speaks_of_its_subject_alone(salt):
+    """An entry that names another key would pass for that key's where it is read alone."""
+    namespaces, declared = Namespaces(ALL), CASES[salt].namespace
+    value = declared.from_json(OTHERS[salt])
+    for refuse in (namespaces.check, namespaces.plant):
+        with pytest.raises(NamespaceError, match=r"another key|no edge"):
+            refuse(declared.salt, SUBJECT, value)
+    other = bytes.fromhex(OTHER)
+    if salt not in {"svc", "tp"}:
+        namespaces.check(declared.salt, other, value)
+
+
+@pytest.mark.parametrize("salt", ["svc", "tp"])
+def test_l16_one_stranger_among_many_is_found_in_the_blocks(salt):
+    """Also where the blocks were proven before, for the key that they do speak of."""
+    case, known = CASES[salt], Proven()
+    good = case.namespace.plant(case.namespace.from_json(case.large))
+    wrong = case.namespace.plant(case.namespace.from_json([*case.large, OTHERS[salt][1]]))
+    for tree, subject, fits in (
+        (good, SUBJECT, True),
+        (good, bytes.fromhex(OTHER), False),
+        (wrong, SUBJECT, False),
+    ):
+        manifest = read_manifest(tree.manifest)
+        with nullcontext() if fits else pytest.raises(NamespaceError, match=r"another key|no edge"):
+            case.namespace.check_tree(subject, manifest, tree.blocks.get, known)
+
+
+@pytest.mark.parametrize("edges", [[PK, OTHER], [OTHER, PK], [PK, PK]])
+def test_l20_either_edge_lists_a_transport(edges):
+    value = TP.from_json([transport(1) | {"edges": edges}])
+    Namespaces(ALL).check(b"tp", SUBJECT, value)
 
 
 def test_of_two_rows_with_one_id_the_last_counts():

@@ -22,7 +22,7 @@ from skycore.model.trie import (
 )
 
 PK = "02" + "ab" * 32
-SUBJECT = b"s" * 32
+SUBJECT = bytes.fromhex(PK)
 NAMESPACES = Namespaces(ALL)
 NOTES = Namespace(b"notes", 1, str, Form.SINGLE, {ItemClass.OWNER: 60})
 
