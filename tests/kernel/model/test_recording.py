@@ -38,7 +38,7 @@ def transport(n, one, other):
 
 
 def check_all(recording):
-    """Every fact is a value of its namespace and its subject; return how many facts there are, by salt."""
+    """Every fact fits its namespace and subject; return how many facts there are, by salt."""
     counts = []
     for index in range(len(recording.snapshots)):
         count: Counter[bytes] = Counter()
