@@ -20,9 +20,7 @@ from dht_kademlia.core.contacts import clean_contact
 from dht_kademlia.core.routing_table import ID_BITS, K
 from dht_kademlia.node import SETTLE, Kademlia
 from skycore.contracts.runtime import Files
-from skycore.errors import ProtocolError, TransportError
 from skycore.model.addresses import Contact
-from skycore.model.keys import short
 
 __all__ = ["TABLE_FILE", "bootstrap", "check_contacts", "load_table", "save_table"]
 
@@ -66,7 +64,7 @@ async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
     contacts = {c.public: c for c in (*saved, *node.seeds) if c.public != node.identity.public}
     async with anyio.create_task_group() as tasks:
         for contact in contacts.values():
-            tasks.start_soon(_probe, node, contact)
+            tasks.start_soon(node.probe, contact)
     if not len(node.table):
         return False
     await node.find_nodes(node.table.own_id)
@@ -76,13 +74,6 @@ async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
         node.joined_s = node.clock.now()
         log.info("bootstrapped peers=%d", len(node.table))
     return True
-
-
-async def _probe(node: Kademlia, contact: Contact) -> None:
-    try:
-        await node.ping(contact)
-    except (TransportError, ProtocolError) as failed:
-        log.debug("no answer peer=%s error=%r", short(contact.public), str(failed))
 
 
 async def _refresh(node: Kademlia, bucket: int, settle: int = SETTLE) -> None:
@@ -115,7 +106,7 @@ async def check_contacts(node: Kademlia) -> None:
     late = node.table.unseen(now - 2 * settings.check_interval_s, CHECKS_MAX)
     async with anyio.create_task_group() as tasks:
         for entry in late:
-            tasks.start_soon(_probe, node, entry.contact)
+            tasks.start_soon(node.probe, entry.contact)
     stale = node.table.stale(now - settings.bucket_refresh_s)
     empty = [bucket for bucket in node.table.overdue(node.joined_s, now) if bucket not in stale]
     for bucket in (*stale, *empty)[:REFRESHES_MAX]:

@@ -142,7 +142,7 @@ class Kademlia:
         if self.hints.is_due(public, now):
             self.returned[public] = None
             self.stirred.set()
-        if to_ping is not None and not self.later(self._check, to_ping.contact):
+        if to_ping is not None and not self.later(self.probe, to_ping.contact):
             to_ping.pinging = False
 
     def _stir(self, public: bytes) -> None:
@@ -173,12 +173,6 @@ class Kademlia:
             self._stir(public)
             log.debug("contact left peer=%s peers=%d", short(public), len(self.table))
             self._publish(PeerChanged(public, False, len(self.table)))
-
-    async def _check(self, contact: Contact) -> None:
-        try:
-            await self.ping(contact)
-        except (TransportError, ProtocolError):
-            return  # `ask` has noted it
 
     def later(self, work: Callable[..., Awaitable[object]], *args: object) -> bool:
         """Do something in the background, unless too much is going on there already."""
@@ -262,6 +256,13 @@ class Kademlia:
         reply = await self.ask(contact, DhtMethod.PING, Ping())
         assert isinstance(reply, Pong)
         return reply
+
+    async def probe(self, contact: Contact) -> None:
+        """Ping, for what the routing table learns of it; raises nothing remote."""
+        try:
+            await self.ping(contact)
+        except (TransportError, ProtocolError) as failed:
+            log.debug("no answer peer=%s error=%r", short(contact.public), str(failed))
 
     # --- lookups ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from dht_kademlia.carry.fetch import admit_from
-from dht_kademlia.carry.push import push
+from dht_kademlia.carry.push import PASSING, push
 from dht_kademlia.client import Meter
 from dht_kademlia.core.holders import FAR_S, REFUSED_S, version_of
 from dht_kademlia.core.messages import (
@@ -40,17 +40,6 @@ log = logging.getLogger(__name__)
 
 ASKED_FROM: Final = 2_048
 """Bytes of a value from which it is asked about first: an answer's contacts are some 1.5 KB."""
-PASSING: Final = frozenset(
-    {
-        Outcome.MISSING_BLOCKS,
-        Outcome.NOT_HELD,
-        ErrorCode.GENERIC,
-        ErrorCode.SERVER,
-        ErrorCode.NO_ANSWER,
-        ErrorCode.BUSY,
-    }
-)
-"""What a node says now and perhaps not the next time; any other refusal is remembered."""
 
 
 class Brought(NamedTuple):
@@ -109,7 +98,7 @@ async def _note(
     if said.code <= Outcome.HELD:
         node.stats.repaired += 1
         node.holders.took(version, contact.public, now)
-    elif said.code not in PASSING:
+    elif said.code not in PASSING:  # such a refusal is remembered
         again_s = FAR_S if said.code == NotClosestError.code else REFUSED_S
         node.holders.refused(version, contact.public, now, again_s)
     if said.code == SeqTooLowError.code:
@@ -136,5 +125,6 @@ async def _ask(node: Kademlia, contact: Contact, stored: StoredItem, meter: Mete
         node.holders.refused(version, contact.public, now)
     if reply.items:
         leases = lease_of(reply.leases, len(reply.items))
-        await admit_from(node, contact, reply.items, leases, meter=meter)
+        sent = list(zip(reply.items, leases, strict=True))
+        await admit_from(node, contact, sent, meter=meter)
     return not (reply.held or reply.items)

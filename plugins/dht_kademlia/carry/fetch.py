@@ -81,14 +81,13 @@ class _Intake:
         self,
         node: Kademlia,
         contact: Contact,
-        items: Sequence[MutableItem],
-        leases: Sequence[Lease | None],
+        sent: Sequence[tuple[MutableItem, Lease | None]],
         meter: Meter,
     ) -> None:
         self._node = node
         self._contact = contact
-        self._items = items
-        self._leases = leases
+        self._items = [item for item, _ in sent]
+        self._leases = [lease for _, lease in sent]
         self._meter = meter
         self.outcomes: list[PutOutcome] = []
         self._rounds: dict[int, int] = {}
@@ -171,18 +170,17 @@ class _Intake:
 async def admit_from(
     node: Kademlia,
     contact: Contact,
-    items: Sequence[MutableItem],
-    leases: Sequence[Lease | None] | None = None,
+    sent: Sequence[tuple[MutableItem, Lease | None]],
     *,
     meter: Meter = lambda count: None,
 ) -> Sequence[PutOutcome]:
-    """Admit what one peer sent, and the blocks that it names; one outcome each, in order.
+    """Admit the items that one peer sent, and the blocks they name; one outcome each, in order.
 
-    `leases` are those that came with the items. A peer that sends wrong blocks or none ends that
+    Each stands beside the lease that came with it. A peer that sends wrong blocks or none ends that
     item only, with MISSING_BLOCKS and a text that says so. Raises `TransportError` where the peer
     is lost before all blocks are here: what was whole by then is stored.
     """
-    intake = _Intake(node, contact, items, leases or [None] * len(items), meter)
+    intake = _Intake(node, contact, sent, meter)
     await intake.run()
     return intake.outcomes
 

@@ -47,7 +47,7 @@ from skycore.model.limits import (
 from skycore.model.numbers import DhtMethod
 from skycore.model.trie import reach, read_manifest
 
-__all__ = ["Cargo", "carry", "push"]
+__all__ = ["PASSING", "Cargo", "carry", "push"]
 
 BATCH_BYTES_MAX: Final = 512 * 1024
 FIRST_BYTES_MAX: Final = 512 * 1024
@@ -57,6 +57,17 @@ HEAVY_AT_ONCE: Final = 8
 """Nodes that are sent megabytes of blocks at a time; each message is held here until it left."""
 TREES_BYTES_MAX: Final = 64 * 1024 * 1024
 TEXT_MAX: Final = 200
+PASSING: Final = frozenset(
+    {
+        Outcome.MISSING_BLOCKS,
+        Outcome.NOT_HELD,
+        ErrorCode.GENERIC,
+        ErrorCode.SERVER,
+        ErrorCode.NO_ANSWER,
+        ErrorCode.BUSY,
+    }
+)
+"""What a node says now and perhaps not the next time."""
 
 _UNFINISHED: Final = frozenset({Outcome.MISSING_BLOCKS, Outcome.NOT_HELD})
 

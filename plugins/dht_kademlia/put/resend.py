@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from dht_kademlia.core.messages import ErrorCode, PutValue
+from dht_kademlia.carry.push import PASSING
+from dht_kademlia.core.messages import PutValue
 from dht_kademlia.core.waiting import Held
 from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import PutReport
-from skycore.contracts.store import ItemKey, Outcome
+from skycore.contracts.store import ItemKey
 from skycore.errors import ItemError, NotClosestError, QuotaError
 from skycore.model.items import ItemClass
 from skycore.tasks import backoff_s
@@ -19,18 +20,7 @@ __all__ = ["due_loads", "note", "undo"]
 log = logging.getLogger(__name__)
 
 LONGEST_S: Final = 600.0
-PASSING: Final = frozenset(
-    {
-        Outcome.MISSING_BLOCKS,
-        Outcome.NOT_HELD,
-        ErrorCode.GENERIC,
-        ErrorCode.SERVER,
-        ErrorCode.NO_ANSWER,
-        ErrorCode.BUSY,
-        NotClosestError.code,
-        QuotaError.code,
-    }
-)
+FOR_NOW: Final = PASSING | {NotClosestError.code, QuotaError.code}
 """What a node says today and perhaps not tomorrow; anything else ends the matter."""
 
 
@@ -40,7 +30,7 @@ def note(node: Kademlia, load: PutValue, report: PutReport) -> None:
     What our own store does not hold is not remembered: it is somebody else's, for nodes far from
     here, and whoever put it is told by the report that nobody has it.
     """
-    reached = any(r.code not in PASSING for r in report.replicas)
+    reached = any(r.code not in FOR_NOW for r in report.replicas)
     if not reached and not report.outcome.accepted:
         return
     if reached and not _may_wait(node, load):  # the usual case, without a signature's price

@@ -7,15 +7,12 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from dht_kademlia.rpc.models import NoParams
 from skycore.contracts.access import Level
 from skycore.contracts.namespace import Namespace, Namespaces
 from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
 
 __all__ = ["open_dht_namespaces_rpc"]
-
-
-class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing."""
 
 
 class NamespaceView(msgspec.Struct, frozen=True):

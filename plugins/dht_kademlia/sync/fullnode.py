@@ -26,7 +26,7 @@ from dht_kademlia.sync.pull import Cursors
 from dht_kademlia.sync.reconcile import reconcile
 from dht_kademlia.sync.watch import RETRY_FIRST_S, RETRY_LONGEST_S, FirstPull, Follower, locate
 from skycore.contracts.dht import DhtMode, ReconcileReport
-from skycore.errors import ProtocolError, StreamError, TransportError
+from skycore.errors import StreamError
 from skycore.model.addresses import Contact
 from skycore.model.keys import short
 from skycore.model.limits import CALL_TIMEOUT_S
@@ -220,18 +220,12 @@ class Live:
         full = [p for p in contacts if modes.get(p) == "full"]  # or is it regular by now?
         due = [p for p in (*strangers, *full) if now - self._asked.get(p, -math.inf) > ASK_AGAIN_S]
         for public in due[:ASKS_A_LOOK]:
-            if node.later(self._ask_one, contacts[public]):
+            if node.later(node.probe, contacts[public]):
                 self._asked[public] = now
                 self._asked.move_to_end(public)
         while len(self._asked) > ASKED_MAX:
             self._asked.popitem(last=False)
         return sum(now - self._asked.get(p, now) < CALL_TIMEOUT_S for p in strangers)
-
-    async def _ask_one(self, contact: Contact) -> None:
-        try:
-            await self._node.ping(contact)
-        except (TransportError, ProtocolError) as failed:
-            log.debug("no answer peer=%s error=%r", short(contact.public), str(failed))
 
     # --- a regular node, where asked -------------------------------------------------------------
 

@@ -211,10 +211,8 @@ class _Pull:
         """Take a page in. Returns what ended it where the peer was lost: then it comes again."""
         node, contact = self._node, self._contact
         if items:
-            bare, with_them = zip(*items, strict=True)
-            held = with_them if any(with_them) else None
             try:
-                self._count(await admit_from(node, contact, bare, held, meter=self._moved))
+                self._count(await admit_from(node, contact, items, meter=self._moved))
             except TransportError as lost:
                 return lost
         if leases:

@@ -160,10 +160,7 @@ class Settling:
         if gone:  # it ended or was dropped there; or it never was
             self.reason(f"{gone} listed targets were gone when they were asked for")
         if kept:
-            items, with_them = zip(*kept, strict=True)
-            outcomes = await admit_from(
-                self._node, self._contact, items, with_them, meter=self._meter
-            )
+            outcomes = await admit_from(self._node, self._contact, kept, meter=self._meter)
             self._count([(o.code, o.text) for o in outcomes], reply.served)
         return reply.served
 

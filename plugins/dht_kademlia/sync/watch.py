@@ -26,7 +26,7 @@ from dht_kademlia.sync.pull import Cursors, pull
 from skycore.contracts.store import Outcome
 from skycore.errors import ProtocolError, ReplyError, SkycoreError, StreamError
 from skycore.model.addresses import Contact
-from skycore.model.items import Cursor, Lease, MutableItem
+from skycore.model.items import Lease, MutableItem
 from skycore.model.keys import PubKey, short
 from skycore.model.numbers import DhtMethod
 from skycore.tasks import backoff_s
@@ -216,16 +216,10 @@ class Follower:
         node, codes = self._node, Counter[int]()
         self.state.items += len(items)
         if items:
-            bare, leases = zip(*items, strict=True)
-            outcomes = await admit_from(node, contact, bare, leases)
+            outcomes = await admit_from(node, contact, items)
             codes.update(outcome.code for outcome in outcomes)
         if page.leases:
             renewed = await node.items.renew(page.leases, sender=contact.public)
             codes.update(outcome.code for outcome in renewed)
         if codes[Outcome.NOT_HELD] or codes[Outcome.MISSING_BLOCKS]:
             self._due.set()  # we lack something that the watch will not bring again
-
-    @property
-    def cursor(self) -> Cursor | None:
-        """How far we came, for tests and status."""
-        return Cursor.decode(self._cursors.find(self._key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 from contextlib import asynccontextmanager
@@ -17,11 +18,14 @@ from dht_kademlia.service import KademliaMirror, open_dht, open_kademlia
 from dht_kademlia.settings import KademliaSettings
 from dht_kademlia.sync.reconcile import reconcile
 from skycore.contracts.namespace import Form, Namespace, Namespaces
+from skycore.errors import StreamError
 from skycore.events import Events
+from skycore.frames import FrameReader
 from skycore.guards.gate import GateSettings, open_gate
 from skycore.model.addresses import Address, Contact
 from skycore.model.items import ItemClass, Kind, make_item
 from skycore.model.keys import ED25519
+from skycore.model.limits import DHT_FRAME_MAX
 from skycore.model.network import NetworkConstants
 from skycore.testing.fakes import (
     TEST_NETWORK,
@@ -72,6 +76,29 @@ class Member:
         self.mirror = KademliaMirror(node)
 
 
+@asynccontextmanager
+async def puppet(exchange, public, speak):
+    """Let `speak(stream, method, request)` answer in the name of a key, request by request."""
+
+    async def serve(stream):
+        reader = FrameReader(stream, DHT_FRAME_MAX)
+        with contextlib.suppress(StreamError):
+            while (body := await reader.read()) is not None:
+                await speak(stream, *MsgpackCodec().decode_request(body))
+
+    async def accept(listener, tasks):
+        while True:
+            tasks.start_soon(serve, await listener.accept())
+
+    async with (
+        MemoryStreams(exchange, public).listen(DHT_SERVICE) as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(accept, listener, tasks)
+        yield
+        tasks.cancel_scope.cancel()
+
+
 class Network:
     """Nodes that know each other's addresses once they have spoken, as after a Hello."""
 
@@ -88,6 +115,9 @@ class Network:
     def text_of(self, name):
         contact = self.contact_of(name)
         return f"{contact.public.hex()}@{contact.addresses[0].endpoint}"
+
+    def puppet(self, name, speak):
+        return puppet(self.exchange, identity(name).public, speak)
 
     @asynccontextmanager
     async def gate(self, name, **limits):
@@ -178,13 +208,39 @@ TAGS = Namespace(b"tags", 1, str, Form.SET, {ItemClass.OWNER: LIFE_S})
 NAMESPACES = Namespaces((NOTE, TAGS))
 
 
+class Severable(MemoryStreams):
+    """Lets `left` bytes pass, both ways together, and then every stream fails."""
+
+    left = 10**9
+
+    async def dial(self, remote, service):
+        if self.left <= 0:
+            raise StreamError("the link is dead")
+        stream = await super().dial(remote, service)
+        for end in (stream, stream.other):
+            end.send = functools.partial(self._send, end, end.send)
+        return stream
+
+    async def _send(self, end, send, data):
+        if self.left > 0:
+            await send(data[: self.left])
+        self.left -= len(data)
+        if self.left < 0:
+            end.fail("the link died")
+            end.other.fail("the link died")
+            raise StreamError("the link died")
+
+
 class Side:
     """One of two nodes that are compared: its gate over a memory store, its streams."""
 
-    def __init__(self, name, node, gate, store, exchange):
+    def __init__(self, name, node, gate, store, streams, exchange):
         self.name, self.node, self.gate, self.store = name, node, gate, store
-        self.exchange, self.clock = exchange, node.clock
+        self.streams, self.exchange, self.clock = streams, exchange, node.clock
         self.public = node.identity.public
+
+    def puppet(self, public, speak):
+        return puppet(self.exchange, public, speak)
 
     async def put(self, *items, **more):
         return await self.gate.admit(items, sender=self.public, **more)
@@ -200,9 +256,9 @@ class Side:
 
 
 @asynccontextmanager
-async def open_side(exchange, name, clock, streams=None, gate=None):
+async def open_side(exchange, name, clock, gate=None):
     me = identity(name, PAIR_NETWORK)
-    carrier = streams or MemoryStreams(exchange, me.public)
+    carrier = Severable(exchange, me.public)
     codec, number = MsgpackCodec(), int(name[1:])
     gate_settings = GateSettings(**{"signer_items_max": 10**6, "unknown_items_max": 10**6}
                                  | (gate or {}))  # fmt: skip
@@ -221,19 +277,18 @@ async def open_side(exchange, name, clock, streams=None, gate=None):
         )
         tasks.start_soon(Server(node, codec).accept, listener, tasks)
         try:
-            yield Side(name, node, items, store, exchange)
+            yield Side(name, node, items, store, carrier, exchange)
         finally:
             tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def open_pair(*, latency_s=0.0, clock=None, slow=None, streams=None, gates=({}, {})):
+async def open_pair(*, latency_s=0.0, clock=None, slow=None, gates=({}, {})):
     """Open two sides on one clock, which stands still unless moved; or the second on `slow`."""
     exchange, clock = MemoryExchange(latency_s), clock or FakeClock()
-    carrier = streams(exchange, identity("n0", PAIR_NETWORK).public) if streams else None
     async with (
-        open_side(exchange, "n0", clock, carrier, gates[0]) as here,
-        open_side(exchange, "n1", slow or clock, None, gates[1]) as there,
+        open_side(exchange, "n0", clock, gates[0]) as here,
+        open_side(exchange, "n1", slow or clock, gates[1]) as there,
     ):
         yield here, there
 

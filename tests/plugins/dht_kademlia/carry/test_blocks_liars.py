@@ -1,6 +1,5 @@
 """Peers that lie about blocks, and older ones that know none: each spoils its own item only."""
 
-import contextlib
 from contextlib import asynccontextmanager
 
 import anyio
@@ -8,7 +7,6 @@ import pytest
 
 from dht_kademlia.carry.fetch import admit_from
 from dht_kademlia.carry.push import ROUNDS_MAX, push
-from dht_kademlia.client import DHT_SERVICE
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import (
     Batch,
@@ -28,11 +26,8 @@ from dht_kademlia.core.messages import (
     Value,
 )
 from skycore.contracts.store import Outcome
-from skycore.errors import StreamError
-from skycore.frames import FrameReader
 from skycore.model.limits import BLOCKS_BYTES_MAX
 from skycore.testing.fakes import identity
-from skycore.testing.streams import MemoryStreams
 
 CODEC = MsgpackCodec()
 QUIET = {"repair_interval_s": 0, "full_nodes_max": 0, "check_interval_s": 1e6}
@@ -51,31 +46,17 @@ def usual(request):
 @asynccontextmanager
 async def peer(network, answer, name="n9"):
     """A peer that says what `answer(request, how many before)` returns, or what is usual."""
-    me = identity(name)
     asked = []
 
-    async def serve(stream):
-        with contextlib.suppress(StreamError):
-            reader = FrameReader(stream, 4 * 1024 * 1024)
-            while (body := await reader.read()) is not None:
-                method, request = CODEC.decode_request(body)
-                reply = answer(request, len(asked)) or usual(request)
-                if not isinstance(reply, Pong):
-                    asked.append(request)
-                error = isinstance(reply, ErrorReply)
-                await stream.send(CODEC.encode(0 if error else method, reply))
+    async def speak(stream, method, request):
+        reply = answer(request, len(asked)) or usual(request)
+        if not isinstance(reply, Pong):
+            asked.append(request)
+        error = isinstance(reply, ErrorReply)
+        await stream.send(CODEC.encode(0 if error else method, reply))
 
-    async def accept(listener, tasks):
-        while True:
-            tasks.start_soon(serve, await listener.accept())
-
-    async with (
-        MemoryStreams(network.exchange, me.public).listen(DHT_SERVICE) as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(accept, listener, tasks)
+    async with network.puppet(name, speak):
         yield network.contact_of(name), asked
-        tasks.cancel_scope.cancel()
 
 
 def drip(blocks):
@@ -155,7 +136,7 @@ def test_an_honest_drip_still_gets_there(virtual, make_network, record, tags):
             peer(network, answer) as (slow, _),
             network.node("n1", gate={}, **QUIET) as bob,
         ):
-            (outcome,) = await admit_from(bob.node, slow, [hub])
+            (outcome,) = await admit_from(bob.node, slow, [(hub, None)])
             assert outcome.code == Outcome.STORED
             (stored,) = await bob.items.get(hub.target)
             assert await bob.items.value(stored) == tags(1_000)

@@ -1,20 +1,16 @@
 """Bulk sync: everything once, little the second time, and no patience with liars."""
 
-import contextlib
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from dht_kademlia.client import DHT_SERVICE
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import GetItems, Page, Pong
 from dht_kademlia.sync.pull import CURSORS_FILE, CURSORS_MAX, Cursors
-from skycore.errors import DialError, StreamError
-from skycore.frames import FrameReader
+from skycore.errors import DialError
 from skycore.model.items import Cursor, make_lease
 from skycore.testing.fakes import TEST_NETWORK, MemoryFiles, identity
-from skycore.testing.streams import MemoryStreams
 
 CODEC = MsgpackCodec()
 
@@ -39,35 +35,18 @@ async def pair(network, **settings):
 @asynccontextmanager
 async def liar(network, answer, name="n9"):
     """A peer whose pages come from `answer(request, how many before)`."""
-    me = identity(name)
     asked = []
 
-    async def serve(stream):
-        with contextlib.suppress(StreamError):
-            await answers(stream)
+    async def speak(stream, method, request):
+        if isinstance(request, GetItems):
+            reply = answer(request, len(asked))
+            asked.append(request)
+        else:
+            reply = Pong(1, (), "full")
+        await stream.send(CODEC.encode(method, reply))
 
-    async def answers(stream):
-        reader = FrameReader(stream, 4 * 1024 * 1024)
-        while (body := await reader.read()) is not None:
-            method, request = CODEC.decode_request(body)
-            if isinstance(request, GetItems):
-                reply = answer(request, len(asked))
-                asked.append(request)
-            else:
-                reply = Pong(1, (), "full")
-            await stream.send(CODEC.encode(method, reply))
-
-    async def accept(listener, tasks):
-        while True:
-            tasks.start_soon(serve, await listener.accept())
-
-    async with (
-        MemoryStreams(network.exchange, me.public).listen(DHT_SERVICE) as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(accept, listener, tasks)
-        yield me.public, asked
-        tasks.cancel_scope.cancel()
+    async with network.puppet(name, speak):
+        yield network.contact_of(name).public, asked
 
 
 def test_c23_c53_five_thousand_items_in_small_pages(virtual, make_network, make):

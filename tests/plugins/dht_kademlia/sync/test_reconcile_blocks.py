@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skycore.contracts.namespace import Form, Namespace
-from skycore.errors import StreamError, TransportError
+from skycore.errors import TransportError
 from skycore.model.items import ItemClass, Kind, make_item
 from skycore.model.keys import ED25519
 from skycore.model.network import NetworkConstants
 from skycore.model.trie import plant_value
 from skycore.testing.fakes import START_NS, identity
-from skycore.testing.streams import MemoryStreams
 
 NETWORK = NetworkConstants(ED25519, "skycore-test", ED25519.public(identity("authority").secret))
 TAGS = Namespace(b"tags", 1, str, Form.SET, {ItemClass.OWNER: 3_600})
@@ -94,51 +93,22 @@ def test_c28_one_change_of_a_large_set_moves_little(pair, newer_here):
     anyio.run(story)
 
 
-class Cut(MemoryStreams):
-    """Lets so many bytes pass, both ways together, and then every stream fails."""
-
-    left = 10**9
-
-    async def dial(self, remote, service):
-        if self.left <= 0:
-            raise StreamError("the link is dead")
-        stream = await super().dial(remote, service)
-        for end in (stream, stream.other):
-            end.send = functools.partial(self._send, end, end.send)
-        return stream
-
-    async def _send(self, end, send, data):
-        if self.left > 0:
-            await send(data[: self.left])
-        self.left -= len(data)
-        if self.left < 0:
-            end.fail("the link died")
-            end.other.fail("the link died")
-            raise StreamError("the link died")
-
-
 @settings(max_examples=15, deadline=None)
 @given(st.floats(0, 1))
 def test_c18_a_run_may_die_at_any_byte_of_a_block(pair, where):
     async def story():
-        carriers = []
-
-        def cut(exchange, public):
-            carriers.append(Cut(exchange, public))
-            return carriers[0]
-
-        async with pair(streams=cut) as (here, there):
+        async with pair() as (here, there):
             for side in (here, there):
                 await put(side, head("a"), head("b"))
             await put(here, head("a", 2, 1), head("c"))
             await put(there, head("b", 2, 1), head("d"))
-            carriers[0].left = int(where * 250_000)
+            here.streams.left = int(where * 250_000)
             with contextlib.suppress(TransportError):
                 await here.reconcile(there)
             for side in (here, there):
                 held = await values(side)  # raises where a value is in part
                 assert {seq - START_NS for _, seq in held} <= {1, 2}
-            carriers[0].left = 10**9
+            here.streams.left = 10**9
             assert (await here.reconcile(there)).complete
             assert await here.contents() == await there.contents()
             assert await values(here) == await values(there)

@@ -1,6 +1,7 @@
 """Reconciling with a liar, and over a link that dies: nothing forged, and the rest is kept."""
 
 import contextlib
+import functools
 from contextlib import asynccontextmanager
 
 import anyio
@@ -9,21 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dht_kademlia.client import DHT_SERVICE
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import Held, ItemLease, RangeReply, Ranges, Reconcile
 from dht_kademlia.core.ranges import EFFORT_FREE
 from dht_kademlia.serve.answers import Answers
 from dht_kademlia.serve.ranges import answer_ranges
-from skycore.errors import ReplyError, StreamError, TransportError
-from skycore.frames import FrameReader
+from skycore.errors import ReplyError, TransportError
 from skycore.model.items import Lease, make_item
 from skycore.model.keys import ED25519
-from skycore.model.limits import DHT_FRAME_MAX, RANGE_ITEMS_MAX, RANGES_MAX, WANTED_MAX
+from skycore.model.limits import RANGE_ITEMS_MAX, RANGES_MAX, WANTED_MAX
 from skycore.model.network import NetworkConstants
 from skycore.model.numbers import DhtMethod
 from skycore.testing.fakes import START_NS, identity
-from skycore.testing.streams import MemoryStreams
 
 NETWORK = NetworkConstants(ED25519, "skycore-test", ED25519.public(identity("authority").secret))
 CODEC = MsgpackCodec()
@@ -48,37 +46,22 @@ class Liar:
         self.lie = lie
         self.asked = []
 
-    async def serve(self, honest, stream):
-        reader = FrameReader(stream, DHT_FRAME_MAX)
-        with contextlib.suppress(StreamError):
-            while (body := await reader.read()) is not None:
-                method, request = CODEC.decode_request(body)
-                self.asked.append(request)
-                reply = self.lie(request, await Answers(honest.node).to(b"asker", request))
-                frame = reply if isinstance(reply, bytes) else CODEC.encode(method, reply)
-                await stream.send(frame)
+    async def speak(self, honest, stream, method, request):
+        self.asked.append(request)
+        reply = self.lie(request, await Answers(honest.node).to(b"asker", request))
+        frame = reply if isinstance(reply, bytes) else CODEC.encode(method, reply)
+        await stream.send(frame)
 
 
 @asynccontextmanager
 async def lying(pair, lie, mine=0, theirs=0):
     """Open a node with items of its own, and a liar with others."""
-    public = identity("n9", NETWORK).public
-    async with (
-        pair() as (here, there),
-        MemoryStreams(here.exchange, public).listen(DHT_SERVICE) as listener,
-        anyio.create_task_group() as tasks,
-    ):
+    liar = Liar(identity("n9", NETWORK).public, lie)
+    async with pair() as (here, there):
         await here.put(*(item(n) for n in range(mine)))
         await there.put(*(item(1_000 + n) for n in range(theirs)))
-        liar = Liar(public, lie)
-
-        async def accept():
-            while True:
-                tasks.start_soon(liar.serve, there, await listener.accept())
-
-        tasks.start_soon(accept)
-        yield here, there, liar
-        tasks.cancel_scope.cancel()
+        async with here.puppet(liar.public, functools.partial(liar.speak, there)):
+            yield here, there, liar
 
 
 def only_ranges(change):
@@ -414,51 +397,16 @@ async def test_a_request_without_anything_is_answered(pair):
 # --- a link that dies ----------------------------------------------------------------------------
 
 
-class Cut(MemoryStreams):
-    """Lets so many bytes pass, both ways together, and then every stream fails."""
-
-    left = 10**9
-
-    async def dial(self, remote, service):
-        if self.left <= 0:
-            raise StreamError("the link is dead")
-        stream = await super().dial(remote, service)
-        for end in (stream, stream.other):
-            self._watch(end)
-        return stream
-
-    def _watch(self, end):
-        send = end.send
-
-        async def cut(data):
-            part = data[: max(self.left, 0)]
-            self.left -= len(data)
-            if part:
-                await send(part)
-            if self.left < 0:
-                end.fail("the link died")
-                end.other.fail("the link died")
-                raise StreamError("the link died")
-
-        end.send = cut
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0, 1), st.booleans())
 def test_a_run_may_die_at_any_byte(pair, where, dry_run):
     async def story():
-        carriers = []
-
-        def cut(exchange, public):
-            carriers.append(Cut(exchange, public))
-            return carriers[0]
-
-        async with pair(streams=cut) as (here, there):
+        async with pair() as (here, there):
             for n in range(60):
                 await (here if n % 2 else there).put(item(n, b"v" * 5_000))
                 await (there if n % 3 else here).put(item(n, b"w" * 5_000, seq=2))
             before = await here.contents() | await there.contents()
-            carriers[0].left = int(where * 400_000)
+            here.streams.left = int(where * 400_000)
             with contextlib.suppress(TransportError):
                 report = await here.reconcile(there, dry_run=dry_run)
                 assert report.complete or report.reasons
@@ -469,7 +417,7 @@ def test_a_run_may_die_at_any_byte(pair, where, dry_run):
                     held.append(s.item)
             assert {one.v[:1] for one in held} <= {b"v", b"w"}
             assert {slot for slot, _ in before.items()} >= set(await here.contents())
-            carriers[0].left = 10**9
+            here.streams.left = 10**9
             report = await here.reconcile(there)
             assert report.complete
             assert await here.contents() == await there.contents()

@@ -1,22 +1,18 @@
 """Following a peer: in step within moments, at no liar's mercy, and back by itself after a loss."""
 
-import contextlib
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from dht_kademlia.client import DHT_SERVICE
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import ErrorCode, ErrorReply, GetItems, Page, Pong, Watch
 from dht_kademlia.core.watching import SILENCE_S
 from dht_kademlia.sync.pull import Cursors
 from dht_kademlia.sync.watch import TURN_S, FirstPull, Follower
-from skycore.errors import DialError, StreamError
-from skycore.frames import FrameReader
+from skycore.errors import DialError
 from skycore.model.items import Cursor
 from skycore.testing.fakes import MemoryFiles, identity
-from skycore.testing.streams import MemoryStreams
 
 CODEC = MsgpackCodec()
 STORE = b"s" * 16
@@ -34,40 +30,25 @@ def page(position, *items, more=False, store=STORE):
 @asynccontextmanager
 async def peer(network, pages, name="n9", mode="full", pull=lambda n: page(0)):
     """A peer whose watch is what the async generator `pages(request)` yields."""
-    me = identity(name)
     said = []
 
-    async def serve(stream):
-        with contextlib.suppress(StreamError):
-            reader = FrameReader(stream, 4 * 1024 * 1024)
-            while (body := await reader.read()) is not None:
-                _, request = CODEC.decode_request(body)
-                said.append(request)
-                if isinstance(request, Watch):
-                    async for reply in pages(request):
-                        method = 0 if isinstance(reply, ErrorReply) else 9
-                        await stream.send(CODEC.encode(method, reply))
-                    await stream.aclose()
-                    return
-                if isinstance(request, GetItems):
-                    reply = pull(len(said))
-                    if reply is None:
-                        await anyio.sleep_forever()
-                    await stream.send(CODEC.encode(5, reply))
-                else:
-                    await stream.send(CODEC.encode(body[0], Pong(1, (), mode)))
+    async def speak(stream, method, request):
+        said.append(request)
+        if isinstance(request, Watch):
+            async for reply in pages(request):
+                code = 0 if isinstance(reply, ErrorReply) else method
+                await stream.send(CODEC.encode(code, reply))
+            await stream.aclose()
+        elif isinstance(request, GetItems):
+            reply = pull(len(said))
+            if reply is None:
+                await anyio.sleep_forever()
+            await stream.send(CODEC.encode(method, reply))
+        else:
+            await stream.send(CODEC.encode(method, Pong(1, (), mode)))
 
-    async def accept(listener, tasks):
-        while True:
-            tasks.start_soon(serve, await listener.accept())
-
-    async with (
-        MemoryStreams(network.exchange, me.public).listen(DHT_SERVICE) as listener,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(accept, listener, tasks)
-        yield me.public, said
-        tasks.cancel_scope.cancel()
+    async with network.puppet(name, speak):
+        yield network.contact_of(name).public, said
 
 
 async def no_compare(contact):
@@ -218,7 +199,7 @@ def test_a_cursor_that_is_the_peers_no_more_compares_and_goes_on_from_now(virtua
                 assert run.state.is_live
                 assert [bool(r.cursor) for r in said if isinstance(r, Watch)] == [True, False]
                 assert len(compared) == 1
-                assert run.cursor == Cursor(STORE, 1)
+                assert run._cursors.find(run._key) == at(1)
                 tasks.cancel_scope.cancel()
 
     virtual(story)
