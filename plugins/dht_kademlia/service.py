@@ -193,7 +193,7 @@ async def open_dht_mirror(node: Kademlia) -> AsyncIterator[Mirror]:
 async def open_dht_rpc(
     dht: Dht, node: Kademlia, publisher: Publisher, namespaces: Namespaces, clock: Clock
 ) -> AsyncIterator[RpcService]:
-    """Offer the methods dht.status, get, put, delete, list, sync and peers."""
+    """Offer the methods of `rpc.records`."""
     yield DhtMethods(dht, node, publisher, namespaces, clock)
 
 

@@ -1,6 +1,6 @@
 """Taking in what another node told us of: items, and the blocks that they stand on.
 
-Why one place: sync, watch, reconcile and reads all pull heads from one peer, and each must fetch
+Why one place: pull, watch, reconcile, reads and bring all take heads from one peer, and must fetch
 the blocks from the same peer, hand them to the gate, and let a peer that sends wrong blocks or none
 spoil that item only (C16, C18). The gate keeps what came so far, on the peer's account; here is no
 more in hand than one reply.

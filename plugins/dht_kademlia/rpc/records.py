@@ -1,4 +1,4 @@
-"""The DHT's RPC methods for records: get, value, history, put, delete, list, and sync.
+"""The DHT's RPC methods for records, from get to delete; and sync, peers and status.
 
 Why put and delete go through the publisher: it is the only source of seq, so two writers on one
 node never give one number to two values. Why a listing isolates bad values: one value that could

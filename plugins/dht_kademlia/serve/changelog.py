@@ -1,4 +1,4 @@
-"""Reading our own store's change log as it grows: for those who watch us, and for ourselves.
+"""Reading our own store's change log as it grows: for peers that watch us, and for our own callers.
 
 Why a cursor and no queue: a reader that falls behind costs nothing here, and finds the newest
 version of each record when it comes back.

@@ -1,6 +1,6 @@
 """Reconciling: compare with another node by fingerprints, and repair both sides in what differs.
 
-Why beside sync: a cursor tells what changed at one node since the last time, and nothing of what
+Why beside `pull`: a cursor tells what changed at one node since the last time, and nothing of what
 this node has that the other lacks, nor of what either lost. Here each slot that differs is settled
 by rank alone: the better item is pulled or pushed, the longer lease travels as a lease, a tombstone
 is an item like any other (O10 to O12, C11). Which ranges to ask for, and what a reply may say, is
