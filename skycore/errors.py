@@ -8,67 +8,22 @@ it means; `hint` says what to do; `code` is the number that crosses the wire, wh
 from __future__ import annotations
 
 __all__ = [
-    "AccessDeniedError",
-    "AlreadyRunningError",
-    "AmbiguousProviderError",
-    "CasMismatchError",
-    "ConfigError",
-    "CursorInvalidError",
-    "DecodeError",
-    "DependencyCycleError",
-    "DialError",
-    "ExpiredError",
-    "HandshakeAuthError",
-    "HandshakeError",
-    "HandshakeKeyError",
-    "HandshakeMalformedError",
-    "HandshakeTimeoutError",
-    "HookError",
-    "InvalidKeyError",
-    "InvalidSignatureError",
-    "ItemError",
-    "KeyFileError",
-    "LocalProtocolError",
-    "MissingBlocksError",
-    "MissingProviderError",
-    "NamespaceError",
-    "NonceExhaustedError",
-    "NotAuthorisedError",
-    "NotClosestError",
-    "PluginConflictError",
-    "PluginError",
-    "PluginLoadError",
-    "PluginNotFoundError",
-    "ProtocolError",
-    "QuotaError",
-    "RecordingError",
-    "RemoteProtocolError",
-    "ReplyError",
-    "RpcError",
-    "SaltTooBigError",
-    "SelfConnectError",
-    "SeqTooFarError",
-    "SeqTooLowError",
-    "SkycoreError",
-    "StoreAuthError",
-    "StoreBusyError",
-    "StoreCorruptError",
-    "StoreError",
-    "StoreFullError",
-    "StoreReadOnlyError",
-    "StoreSlowError",
-    "StoreUnreachableError",
-    "StoreUnsafeError",
-    "StoreUnsupportedError",
-    "StoreVersionError",
-    "StreamError",
-    "TooManyRequestsError",
-    "TransportClosedError",
-    "TransportError",
-    "ValueTooBigError",
-    "WiringError",
-    "WrongNetworkError",
-]
+    "AccessDeniedError", "AlreadyRunningError", "AmbiguousProviderError", "CasMismatchError",
+    "ConfigError", "CursorInvalidError", "DecodeError", "DependencyCycleError", "DialError",
+    "ExpiredError", "HandshakeAuthError", "HandshakeError", "HandshakeKeyError",
+    "HandshakeMalformedError", "HandshakeTimeoutError", "HookError", "HttpError", "HttpListenError",
+    "HttpReplyError", "HttpStatusError", "HttpTimeoutError", "HttpUnreachableError",
+    "InvalidKeyError", "InvalidSignatureError", "ItemError", "KeyFileError", "LocalProtocolError",
+    "MissingBlocksError", "MissingProviderError", "NamespaceError", "NonceExhaustedError",
+    "NotAuthorisedError", "NotClosestError", "PluginConflictError", "PluginError",
+    "PluginLoadError", "PluginNotFoundError", "ProtocolError", "QuotaError", "RecordingError",
+    "RemoteProtocolError", "ReplyError", "RpcError", "SaltTooBigError", "SelfConnectError",
+    "SeqTooFarError", "SeqTooLowError", "SkycoreError", "StoreAuthError", "StoreBusyError",
+    "StoreCorruptError", "StoreError", "StoreFullError", "StoreReadOnlyError", "StoreSlowError",
+    "StoreUnreachableError", "StoreUnsafeError", "StoreUnsupportedError", "StoreVersionError",
+    "StreamError", "TooManyRequestsError", "TransportClosedError", "TransportError",
+    "ValueTooBigError", "WiringError", "WrongNetworkError",
+]  # fmt: skip
 
 
 class SkycoreError(Exception):
@@ -354,6 +309,30 @@ class StoreUnsafeError(StoreError):
 
 class StoreUnsupportedError(StoreError):
     """The server that holds the items is of a kind that cannot be used."""
+
+
+class HttpError(SkycoreError):
+    """An HTTP request came to nothing."""
+
+
+class HttpListenError(HttpError):
+    """The HTTP server cannot listen where it should."""
+
+
+class HttpReplyError(HttpError):
+    """The HTTP server's answer is malformed, cut off or larger than asked for."""
+
+
+class HttpStatusError(HttpError, ReplyError):
+    """The HTTP server answered with a status that means no; `code` is it."""
+
+
+class HttpTimeoutError(HttpError):
+    """The HTTP server did not answer in time."""
+
+
+class HttpUnreachableError(HttpError):
+    """The HTTP server cannot be reached."""
 
 
 class AccessDeniedError(SkycoreError):

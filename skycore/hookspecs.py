@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from skycore.contracts.access import AccessPolicy
     from skycore.contracts.command import Command
     from skycore.contracts.dht import Dht, Mirror
+    from skycore.contracts.http import HttpRoutes
     from skycore.contracts.namespace import Namespace
     from skycore.contracts.rpc import RpcService
     from skycore.contracts.security import Security
@@ -127,6 +128,14 @@ class NodeSpec:
         """
 
     @hookspec
+    def skycore_http_routes(self) -> Iterable[Factory[HttpRoutes]]:  # type: ignore[empty-body]
+        """Return what the node's HTTP server serves. Any number, each with its own `prefix`.
+
+        Seen by the HTTP server, if the node has one (`http_server`); without one they do not
+        start. Contract: `contracts.http.HttpRoutes`. Suite: `HttpRoutesContract`.
+        """
+
+    @hookspec
     def skycore_services(self) -> Iterable[Factory[Any] | Any]:  # type: ignore[empty-body]
         """Return background work: factories, or `Provider(MyContract, factory)`.
 
@@ -146,6 +155,7 @@ def slots() -> Mapping[str, type]:
     """Return which contract each hook's factories provide. Imported when a node is assembled."""
     from skycore.contracts.access import AccessPolicy
     from skycore.contracts.dht import Dht, Mirror
+    from skycore.contracts.http import HttpRoutes
     from skycore.contracts.rpc import RpcService
     from skycore.contracts.security import Security
     from skycore.contracts.status import StatusSource
@@ -163,4 +173,5 @@ def slots() -> Mapping[str, type]:
         "skycore_rpc_methods": RpcService,
         "skycore_access": AccessPolicy,
         "skycore_status": StatusSource,
+        "skycore_http_routes": HttpRoutes,
     }

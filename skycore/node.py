@@ -92,7 +92,9 @@ GUARDS = (
     Provider(StatusSource, open_timekeeper, "clock"),
 )
 # What a node has only because something in it asks for it.
-ON_DEMAND = frozenset({"skycore_stores", "skycore_security", "skycore_transports"})
+ON_DEMAND = frozenset(
+    {"skycore_stores", "skycore_security", "skycore_transports", "skycore_http_routes"}
+)
 PRIVATE: Mapping[type, str] = {ItemStore: "gate"}
 
 

@@ -6,12 +6,10 @@ StatusSource; the worst word wins, and a part that does not answer is not silent
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 import msgspec
 
 from skycore import Live
@@ -20,13 +18,11 @@ from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
 from skycore.contracts.runtime import Clock, Identity, Lifecycle, NodeInfo
 from skycore.contracts.status import Health, Status, StatusSource
 from skycore.contracts.transport import Transport, Transports
-from skycore.errors import SkycoreError
+from skycore.health import ask_all, worst
 from visor_info.settings import VisorInfoSettings
 
 __all__ = ["open_info"]
 
-log = logging.getLogger(__name__)
-WORST_FIRST = (Health.DOWN, Health.DEGRADED, Health.OK)
 TRANSPORTS_SHOWN_MAX = 5_000
 
 
@@ -156,28 +152,7 @@ class _Info:
         )
 
     async def _ask_all(self) -> Sequence[tuple[str, Status]]:
-        """Ask every part at once, in the order of their names."""
-        sources = sorted(self._sources, key=lambda source: source.name)
-        told: list[Status | None] = [None] * len(sources)
-
-        async def ask(i: int, source: StatusSource) -> None:
-            told[i] = await self._ask(source)
-
-        async with anyio.create_task_group() as tasks:
-            for i, source in enumerate(sources):
-                tasks.start_soon(ask, i, source)
-        return [(s.name, t) for s, t in zip(sources, told, strict=True) if t is not None]
-
-    async def _ask(self, source: StatusSource) -> Status:
-        with anyio.move_on_after(self._timeout_s):
-            try:
-                return await source.status()
-            except SkycoreError as bad:
-                return Status(Health.DOWN, str(bad))
-            except Exception as bug:  # its bug must not hide how the other parts are
-                log.exception("status failed part=%s", source.name)
-                return Status(Health.DOWN, f"asking it failed: {type(bug).__name__}")
-        return Status(Health.DEGRADED, f"did not answer within {self._timeout_s:g} s")
+        return await ask_all(self._sources, self._timeout_s)
 
 
 def _row(transport: Transport) -> TransportRow:
@@ -194,10 +169,8 @@ def _row(transport: Transport) -> TransportRow:
 
 
 def _health(told: Sequence[tuple[str, Status]]) -> HealthReply:
-    found = {status.health for _, status in told}
-    worst = next((health for health in WORST_FIRST if health in found), Health.OK)
     return HealthReply(
-        worst.value,
+        worst(told).value,
         tuple(f"{name}: {s.summary}" for name, s in told if s.health is not Health.OK),
         tuple(PartHealth(name, s.health.value, s.summary) for name, s in told),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -19,8 +19,10 @@ __all__ = [
     "Difference",
     "Mirror",
     "PeerInfo",
+    "PutEnded",
     "PutReport",
     "ReconcileReport",
+    "RecordServed",
     "RenewingMirror",
     "Replica",
     "SyncReport",
@@ -113,6 +115,20 @@ class PeerInfo(msgspec.Struct, frozen=True, gc=False):
     """Seconds ago."""
     failures: int
     connected: bool
+
+
+class RecordServed(NamedTuple):
+    """An event: a read was answered with a record."""
+
+    age_s: float
+    """How long ago this copy was known to be the newest; 0: fresh from the network."""
+
+
+class PutEnded(NamedTuple):
+    """An event: a put came to its end."""
+
+    replicas: int
+    """Nodes that hold the item now, ours included."""
 
 
 class Dht(Protocol):

@@ -1,0 +1,1 @@
+"""HTTP: one server for the routes of all plugins, and one pooled client."""

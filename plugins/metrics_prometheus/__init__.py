@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what the node's parts count, under /metrics."""

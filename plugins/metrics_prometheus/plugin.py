@@ -1,0 +1,25 @@
+"""What this plugin adds to a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = ["skycore_http_routes", "skycore_settings"]
+
+
+@hookimpl
+def skycore_settings() -> Any:
+    """Who may read, and how fresh what he reads is."""
+    from metrics_prometheus.settings import MetricsSettings
+
+    return MetricsSettings
+
+
+@hookimpl
+def skycore_http_routes() -> Any:
+    """/metrics."""
+    from metrics_prometheus.service import open_metrics
+
+    return [open_metrics]
