@@ -8,7 +8,18 @@ from pathlib import Path
 
 from benchmarks.harness import Report
 
-BENCHES = ("start", "noise", "links", "store", "sync", "records", "reconcile", "dht", "simulation")
+BENCHES = (
+    "start",
+    "noise",
+    "links",
+    "store",
+    "sync",
+    "records",
+    "reconcile",
+    "dht",
+    "redis",
+    "simulation",
+)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """The mirror: what this node publishes, written into the Redis that full nodes serve.
 
-Why through our own store first: the gate before it judges by the rules of every other gate, so what
-goes to Redis is what full nodes there will serve; and what stands in it can be brought again when
-Redis has lost it, with no new signature. Why a queue: a service that publishes must not wait for a
-Redis that is away (L22); a report says `queued` where the answer took longer than a moment.
+Why our own gate judges first: its rules are those of every other gate, so what goes to Redis is
+what full nodes there will serve. Why a copy in our own store: it can be brought again when Redis
+has lost it, with no new signature. Why a queue: a service that publishes must not wait for a Redis
+that is away (L22); a report says `queued` where the answer took longer than a moment.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import anyio
 import msgspec
 
 from mirror_redis.link import Link
+from mirror_redis.mirror_copies import Copies
 from mirror_redis.mirror_ledger import Ledger
 from mirror_redis.mirror_queue import Job, Queue, Ticket
+from mirror_redis.mirror_settings import RedisMirrorSettings
 from mirror_redis.mirror_store import MirrorStore
 from mirror_redis.mirror_writer import blocks_of
 from skycore.contracts.dht import PutReport, Replica
 from skycore.contracts.runtime import Clock
-from skycore.contracts.store import ItemKey, Items, Outcome, PutOutcome
-from skycore.errors import ItemError, MissingBlocksError, StoreError
-from skycore.model.items import Lease, MutableItem, RankedItem
+from skycore.contracts.store import ItemKey, Outcome, PutOutcome
+from skycore.errors import ItemError, MissingBlocksError, SeqTooLowError, StoreError
+from skycore.model.items import Kind, Lease, MutableItem, RankedItem
 
 __all__ = ["NAME", "RedisMirror"]
 
@@ -39,21 +41,22 @@ class RedisMirror:
         self,
         link: Link,
         store: MirrorStore,
-        items: Items,
+        copies: Copies,
         queue: Queue,
         ledger: Ledger,
         own: bytes,
         clock: Clock,
-        grace_s: float,
+        settings: RedisMirrorSettings,
     ) -> None:
         self._link = link
         self._store = store
-        self._items = items
+        self._copies = copies
         self._queue = queue
         self._ledger = ledger
         self._own = own
         self._clock = clock
-        self._grace_s = grace_s
+        self._grace_s = settings.grace_s
+        self._may_follow = settings.copy_s > 0
 
     async def mirror(
         self,
@@ -71,23 +74,17 @@ class RedisMirror:
         given = blocks or {}
         if cas is not None:
             reports = [await self._compare_and_set(item, cas, given) for item in items]
+        elif self._may_follow and len(items) == 1 and self._is_light(items[0]):
+            reports = [await self._straight(items[0])]
         else:
-            outcomes = await self._items.admit(
-                items, sender=self._own, blocks=tuple(given.values())
-            )
-            ticket = Ticket()
-            keys = [
-                await self._queue_item(item, given, ticket) if outcome.accepted else None
-                for item, outcome in zip(items, outcomes, strict=True)
-            ]
-            reports = await self._told(keys, outcomes, ticket)
+            reports = await self._kept_first(items, given)
         if progress is not None:
             progress(len(items))
         return reports
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
         """Prolong what stands there; what Redis has lost is brought again, signed already."""
-        outcomes = await self._items.renew(leases, sender=self._own)
+        outcomes = await self._copies.renew(leases)
         ticket = Ticket()
         keys = []
         for lease, outcome in zip(leases, outcomes, strict=True):
@@ -102,14 +99,63 @@ class RedisMirror:
 
     # --- on the way -----------------------------------------------------------------------------
 
-    async def _queue_item(
-        self, item: MutableItem, given: Mapping[bytes, bytes], ticket: Ticket
-    ) -> ItemKey:
-        ranked = self._items.judge(item)
+    async def _kept_first(
+        self, items: Sequence[MutableItem], given: Mapping[bytes, bytes]
+    ) -> list[PutReport]:
+        """Keep a batch here, then bring it: one commit for all, and nothing is lost if it waits."""
+        outcomes = await self._copies.keep(items, given)
+        ticket = Ticket()
+        keys = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            key = None
+            if outcome.accepted:
+                blocks = await self._all_blocks(item, given)
+                key = self._enqueue(item, self._copies.judge(item), blocks, ticket)
+            keys.append(key)
+        return await self._told(keys, outcomes, ticket)
+
+    async def _all_blocks(
+        self, item: MutableItem, given: Mapping[bytes, bytes]
+    ) -> Mapping[bytes, bytes]:
         try:
-            blocks: Mapping[bytes, bytes] = blocks_of(item, given)
+            return blocks_of(item, given)
         except MissingBlocksError:  # our own store had the others
-            blocks = await self._items.tree(item)
+            return await self._copies.tree(item)
+
+    def _is_light(self, item: MutableItem) -> bool:
+        return item.kind != Kind.MANIFEST and self._link.is_usable
+
+    async def _straight(self, item: MutableItem) -> PutReport:
+        """Bring one item; our own copy follows with others. If Redis does not take it, it is first.
+
+        Else each change of a service would cost a commit of its own (C30).
+        """
+        try:
+            ranked = self._copies.judge(item)
+        except ItemError as error:
+            return PutReport(PutOutcome(error.code, text=str(error)))
+        ticket = Ticket()
+        key = self._enqueue(item, ranked, {}, ticket)
+        with anyio.move_on_after(self._grace_s):
+            await ticket.done.wait()
+        there = ticket.outcomes.get(key)
+        replica = self._replica(there)
+        if there is not None and there.accepted:
+            self._copies.follow(key, item)
+            outcome = PutOutcome(Outcome.NOT_HELD, text="this node's own copy follows")
+        elif there is not None and there.code == SeqTooLowError.code:
+            outcome = there
+        else:
+            [outcome] = await self._copies.keep([item], {})
+        return PutReport(outcome, (replica,))
+
+    def _enqueue(
+        self,
+        item: MutableItem,
+        ranked: RankedItem,
+        blocks: Mapping[bytes, bytes],
+        ticket: Ticket,
+    ) -> ItemKey:
         key = ItemKey(ranked.target, ranked.item_class)
         self._ledger.note(key, ranked.rank, item.until)
         ticket.expect(key)
@@ -150,7 +196,7 @@ class RedisMirror:
             return PutReport(PutOutcome(ItemError.code, text=str(error)))
         if not there.accepted:
             return PutReport(there, (self._replica(there),))
-        [outcome] = await self._items.admit([item], sender=self._own, blocks=tuple(given.values()))
+        [outcome] = await self._copies.keep([item], given)
         if outcome.accepted:
             self._ledger.note(ItemKey(ranked.target, ranked.item_class), ranked.rank, item.until)
         return PutReport(outcome, (self._replica(there),))
@@ -159,8 +205,8 @@ class RedisMirror:
         self, item: MutableItem, given: Mapping[bytes, bytes]
     ) -> tuple[RankedItem, Mapping[bytes, bytes]]:
         """Judge an item as the gate would, its blocks included. Raises `ItemError`s."""
-        ranked = self._items.judge(item)
+        ranked = self._copies.judge(item)
         blocks = blocks_of(item, given)
         if blocks:
-            self._items.assemble(item, blocks)
+            self._copies.assemble(item, blocks)
         return msgspec.structs.replace(ranked, sender=self._own, refs=tuple(blocks)), blocks

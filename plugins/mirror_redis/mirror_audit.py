@@ -14,13 +14,14 @@ from collections.abc import Sequence
 import anyio.lowlevel
 
 from mirror_redis.link import Link
+from mirror_redis.mirror_copies import Copies
 from mirror_redis.mirror_ledger import Ledger, Wanted
 from mirror_redis.mirror_queue import Job, Queue
 from mirror_redis.mirror_settings import RedisMirrorSettings
 from mirror_redis.mirror_store import MirrorStore, Standing
 from mirror_redis.mirror_writer import Writer
 from skycore.contracts.runtime import Clock
-from skycore.contracts.store import ItemKey, Items
+from skycore.contracts.store import ItemKey
 from skycore.model.limits import CLOCK_SKEW_MAX_S
 
 __all__ = ["Auditor"]
@@ -28,7 +29,6 @@ __all__ = ["Auditor"]
 log = logging.getLogger(__name__)
 ASKED_AT_ONCE = 512
 LISTED_AT_ONCE = 512
-TOP = b"\xff" * 32
 
 
 class Auditor:
@@ -39,21 +39,19 @@ class Auditor:
         settings: RedisMirrorSettings,
         link: Link,
         store: MirrorStore,
-        items: Items,
+        copies: Copies,
         queue: Queue,
         ledger: Ledger,
         writer: Writer,
-        own: bytes,
         clock: Clock,
     ) -> None:
         self._audit_s = settings.audit_s
         self._link = link
         self._store = store
-        self._items = items
+        self._copies = copies
         self._queue = queue
         self._ledger = ledger
         self._writer = writer
-        self._own = own
         self._clock = clock
         self._seen = b""
         self._due_at = 0.0
@@ -96,16 +94,12 @@ class Auditor:
 
     async def _recall(self) -> None:
         """Fill the ledger with what our own store holds of us."""
-        low = bytes(32)
-        while True:
-            page = await self._items.listing(None, low, TOP, LISTED_AT_ONCE)
-            for stored in page:
-                if stored.item.signer == self._own:
-                    key = ItemKey(stored.target, stored.item_class)
-                    self._ledger.note(key, stored.rank, stored.until)
-            if len(page) < LISTED_AT_ONCE:
-                return
-            low = page[-1].target  # read again: a target has several slots
+        low: bytes | None = bytes(32)
+        while low is not None:
+            copies, low = await self._copies.page(low, LISTED_AT_ONCE)
+            for stored in copies:
+                key = ItemKey(stored.target, stored.item_class)
+                self._ledger.note(key, stored.rank, stored.until)
 
     async def _audit(self) -> None:
         """Ask for every record in the ledger, and queue those that are not there."""

@@ -12,6 +12,7 @@ import anyio
 from mirror_redis.link import Link, open_link
 from mirror_redis.mirror import RedisMirror
 from mirror_redis.mirror_audit import Auditor
+from mirror_redis.mirror_copies import Copies
 from mirror_redis.mirror_ledger import Ledger
 from mirror_redis.mirror_queue import Queue
 from mirror_redis.mirror_settings import RedisMirrorSettings
@@ -45,13 +46,20 @@ class Mirroring:
     """The mirror with all that works behind it."""
 
     def __init__(
-        self, mirror: RedisMirror, queue: Queue, ledger: Ledger, writer: Writer, auditor: Auditor
+        self,
+        mirror: RedisMirror,
+        queue: Queue,
+        ledger: Ledger,
+        writer: Writer,
+        auditor: Auditor,
+        copies: Copies,
     ) -> None:
         self.mirror = mirror
         self.queue = queue
         self.ledger = ledger
         self.writer = writer
         self.auditor = auditor
+        self.copies = copies
 
 
 @asynccontextmanager
@@ -77,15 +85,21 @@ async def open_mirroring(
     store = MirrorStore(link, settings, entropy, identity.network.id)
     queue = Queue(settings.queue_bytes_max, settings.records_max)
     ledger = Ledger(settings.records_max)
-    writer = Writer(link, store, items, queue, ledger, own, clock, settings.retry_s)
-    auditor = Auditor(settings, link, store, items, queue, ledger, writer, own, clock)
-    mirror = RedisMirror(link, store, items, queue, ledger, own, clock, settings.grace_s)
+    copies = Copies(items, own)
+    writer = Writer(link, store, copies, queue, ledger, own, clock, settings.retry_s)
+    auditor = Auditor(settings, link, store, copies, queue, ledger, writer, clock)
+    mirror = RedisMirror(link, store, copies, queue, ledger, own, clock, settings)
     await _look(link, store)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
         tasks.start_soon(lambda: every(settings.check_s, auditor.check, name="redis audit"))
-        yield Mirroring(mirror, queue, ledger, writer, auditor)
-        tasks.cancel_scope.cancel()
+        if settings.copy_s:
+            tasks.start_soon(lambda: every(settings.copy_s, copies.catch_up, name="own copies"))
+        try:
+            yield Mirroring(mirror, queue, ledger, writer, auditor, copies)
+        finally:
+            tasks.cancel_scope.cancel()
+            await copies.end()
 
 
 async def _look(link: MirrorLink, store: MirrorStore) -> None:
@@ -109,4 +123,5 @@ async def open_redis_mirror(mirroring: Mirroring) -> AsyncIterator[Mirror]:
 @asynccontextmanager
 async def open_mirror_status(link: MirrorLink, mirroring: Mirroring) -> AsyncIterator[StatusSource]:
     """Say how far behind Redis is, and why."""
-    yield MirrorStatus(link, mirroring.queue, mirroring.ledger, mirroring.writer, mirroring.auditor)
+    parts = mirroring.queue, mirroring.ledger, mirroring.writer, mirroring.auditor
+    yield MirrorStatus(link, *parts, mirroring.copies)

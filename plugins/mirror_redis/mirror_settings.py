@@ -17,6 +17,8 @@ class RedisMirrorSettings(RedisStoreSettings):
 
     grace_s: float = Field(default=0.25, ge=0, le=10)
     """How long a publish waits for Redis, seconds; after that its report says `queued`."""
+    copy_s: float = Field(default=1.0, ge=0, le=60)
+    """How soon a single change that Redis has taken is also in this node's own store, seconds; 0: before its report, at the price of a commit each."""  # noqa: E501
     queue_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1024)
     """Bytes of records that wait in memory; what is beyond is read from this node's own store."""
     records_max: int = Field(default=100_000, ge=1)

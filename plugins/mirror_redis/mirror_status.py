@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mirror_redis.link import Link
 from mirror_redis.mirror_audit import Auditor
+from mirror_redis.mirror_copies import Copies
 from mirror_redis.mirror_ledger import Ledger
 from mirror_redis.mirror_queue import Queue
 from mirror_redis.mirror_writer import Writer
@@ -22,13 +23,20 @@ class MirrorStatus:
     name = "mirror_redis"
 
     def __init__(
-        self, link: Link, queue: Queue, ledger: Ledger, writer: Writer, auditor: Auditor
+        self,
+        link: Link,
+        queue: Queue,
+        ledger: Ledger,
+        writer: Writer,
+        auditor: Auditor,
+        copies: Copies,
     ) -> None:
         self._link = LinkStatus(self.name, link)
         self._queue = queue
         self._ledger = ledger
         self._writer = writer
         self._auditor = auditor
+        self._copies = copies
 
     async def status(self) -> Status:
         """Return lag, drops and failures with the link's own state. Never waits."""
@@ -43,6 +51,7 @@ class MirrorStatus:
             "coalesced": queue.coalesced,
             "dropped": queue.dropped + self._ledger.fallen,
             "healed": self._auditor.healed,
+            "uncopied": self._copies.uncopied,
             "audits": self._auditor.audits,
             "clock_ahead_s": round(writer.ahead_ns / 1e9, 1),
             **{f"put_{name}": count for name, count in sorted(writer.counters.items())},

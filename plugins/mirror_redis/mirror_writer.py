@@ -13,11 +13,12 @@ import anyio
 import msgspec
 
 from mirror_redis.link import Link
+from mirror_redis.mirror_copies import Copies
 from mirror_redis.mirror_ledger import Ledger
 from mirror_redis.mirror_queue import Job, Queue
 from mirror_redis.mirror_store import MirrorStore
 from skycore.contracts.runtime import Clock
-from skycore.contracts.store import ItemKey, Items, Outcome, PutOutcome
+from skycore.contracts.store import ItemKey, Outcome, PutOutcome
 from skycore.errors import (
     MissingBlocksError,
     SeqTooFarError,
@@ -58,7 +59,7 @@ class Writer:
         self,
         link: Link,
         store: MirrorStore,
-        items: Items,
+        copies: Copies,
         queue: Queue,
         ledger: Ledger,
         own: bytes,
@@ -67,7 +68,7 @@ class Writer:
     ) -> None:
         self._link = link
         self._store = store
-        self._items = items
+        self._copies = copies
         self._queue = queue
         self._ledger = ledger
         self._own = own
@@ -142,16 +143,15 @@ class Writer:
         """Read what is to be brought where the job does not carry it; False where there is none."""
         if job.ranked is not None or job.lease is not None:
             return True
-        for stored in await self._items.get(job.key.target):
-            if stored.item_class == job.key.item_class and stored.item.signer == self._own:
-                return await self._fill(job, stored)
-        job.settle(None)  # it has ended meanwhile
-        self._ledger.forget(job.key)
+        stored = await self._copies.find(job.key)
+        if stored is not None:
+            return await self._fill(job, stored)
+        job.settle(None)  # it has ended, or was never kept here
         return False
 
     async def _fill(self, job: Job, stored: StoredItem) -> bool:
         try:
-            blocks = await self._items.tree(stored.item)
+            blocks = await self._copies.tree(stored.item)
         except MissingBlocksError:  # replaced while we looked: the newer one is in the queue
             job.settle(None)
             return False
@@ -216,10 +216,9 @@ class Writer:
 
     async def _bring(self, job: Job, outcome: PutOutcome) -> None:
         """Redis lacks what a lease was for: bring it with the item, if our own store has that."""
-        digest = job.lease.digest if job.lease else b""
-        for stored in await self._items.get(job.key.target):
-            if stored.digest == digest and stored.item.signer == self._own:
-                job.forget_bytes()
-                self._queue.put(job)
-                return
+        stored = await self._copies.find(job.key)
+        if stored is not None and job.lease is not None and stored.digest == job.lease.digest:
+            job.forget_bytes()
+            self._queue.put(job)
+            return
         job.settle(outcome)

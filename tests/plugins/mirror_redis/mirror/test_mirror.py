@@ -240,6 +240,7 @@ async def test_m11_a_clock_that_is_behind_is_said_and_its_seqs_go_on(redis, serv
 async def test_what_is_refused_is_no_business_of_redis(redis, service, commands):
     async with service(redis.url, check_s=30) as one:
         await one.publish("first")
+        await one.mirroring.copies.catch_up()
         forged = (await one.items.get(_own(one)))[0].item
         forged = msgspec.structs.replace(forged, seq=forged.seq + 1)
         with commands() as sent:
@@ -269,6 +270,35 @@ async def test_l22_a_slow_answer_is_no_obstacle(own_redis, service, until):
         await one.settled()
         assert (await one.fields()).health is Health.OK
         assert SeqTooLowError.code not in {replica(await one.publish("after")).code}
+
+
+async def test_c30_a_change_that_redis_took_is_copied_with_others(redis, service, reader, until):
+    async with service(redis.url, copy_s=0.1, check_s=30) as one:
+        for number in range(5):
+            done = await one.publish(f"{number}", "visor1")
+            assert (replica(done).code, done.reports[0].stored) == (Outcome.STORED, 1)
+
+        async def is_copied():
+            held = await one.items.get(_target("visor1"))
+            return held and held[0].item.seq == done.seq
+
+        await until(is_copied)
+        assert sum(one.items.counters.values()) < 5  # not each by itself
+
+
+async def test_c30_with_copies_first_each_is_kept_before_its_report(redis, service):
+    async with service(redis.url, copy_s=0) as one:
+        done = await one.publish("hello", "visor1")
+        assert (replica(done).code, done.reports[0].stored) == (Outcome.STORED, 2)
+        assert await one.items.get(_target("visor1"))
+
+
+async def test_the_last_changes_are_copied_at_the_end(redis, service):
+    async with service(redis.url, copy_s=60) as one:
+        await one.publish("hello", "visor1")
+        assert not await one.items.get(_target("visor1"))
+        store = one.store
+    assert (await store.get([_target("visor1")]))[0]
 
 
 async def test_the_mirror_is_one(redis, service):
