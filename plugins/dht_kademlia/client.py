@@ -70,6 +70,8 @@ class Subscription:
         self._method = method
         self._peer = peer
         self._silence_s = silence_s
+        self.meter: Meter = _unmetered
+        """Told the bytes of each reply's frame."""
 
     def __aiter__(self) -> Subscription:
         return self
@@ -84,6 +86,7 @@ class Subscription:
             body = await self._reader.read()
             if body is None:
                 raise StreamError(f"{short(self._peer)} ended the stream")
+            self.meter(LENGTH_BYTES + len(body))
             return self._codec.decode_reply(self._method, body)
         raise StreamError(f"{short(self._peer)} was silent for {self._silence_s:g} s")
 

@@ -14,7 +14,14 @@ from dht_kademlia.sync.adverts import find_full_nodes
 from dht_kademlia.sync.fullnode import Live
 from dht_kademlia.sync.pull import Cursors, find_full_node, pull
 from dht_kademlia.sync.watch import locate
-from skycore.contracts.dht import DhtMode, PeerInfo, PutReport, ReconcileReport, SyncReport
+from skycore.contracts.dht import (
+    DhtMode,
+    PeerInfo,
+    PutReport,
+    ReconcileReport,
+    RecordServed,
+    SyncReport,
+)
 from skycore.errors import LocalProtocolError
 from skycore.model.items import MutableItem, StoredItem
 from skycore.model.keys import PubKey
@@ -49,7 +56,11 @@ class KademliaDht:
         self, subject: bytes, salt: bytes, *, age_max_s: float | None = None, local: bool = False
     ) -> StoredItem | None:
         """Return the best live item."""
-        return await read(self._node, subject, salt, age_max_s=age_max_s, local=local)
+        found = await read(self._node, subject, salt, age_max_s=age_max_s, local=local)
+        if found is not None:
+            age_s = (self._node.clock.wall_ns() - found.stored_ns) / 1e9
+            self._node.publish(RecordServed(max(0.0, age_s)))
+        return found
 
     async def put(
         self,

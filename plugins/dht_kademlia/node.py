@@ -66,6 +66,12 @@ class Stats:
     lookups: Counter[str] = field(default_factory=Counter)
     reads: Counter[str] = field(default_factory=Counter)
     """How reads were answered: local, one_hop, iterative (docs/protocols/dht.md, "Reads")."""
+    answers: Counter[str] = field(default_factory=Counter)
+    """The same with how they ended, as "source.outcome": one_hop.found, local.miss."""
+    sync_bytes: Counter[str] = field(default_factory=Counter)
+    """Bytes both ways of what keeps stores in step: pull, reconcile, watch."""
+    contacts_left: int = 0
+    """Contacts dropped from the routing table for not answering."""
     calls_served: int = 0
     calls_failed: int = 0
     malformed: int = 0
@@ -118,7 +124,7 @@ class Kademlia:
         self.joined_s = clock.now()
         """When somebody answered us for the first time after there was nobody."""
         self._tasks = TaskPool(tasks)
-        self._publish = publish
+        self.publish = publish
         self._background = 0
         self._lookups = anyio.Semaphore(LOOKUPS_MAX, fast_acquire=True)
 
@@ -134,7 +140,7 @@ class Kademlia:
         to_ping = self.table.seen(public, addresses, now, mode)
         if known is None and len(self.table) != before:
             log.debug("contact entered peer=%s peers=%d", short(public), len(self.table))
-            self._publish(PeerChanged(public, True, len(self.table)))
+            self.publish(PeerChanged(public, True, len(self.table)))
         if known is None and public in self.table:
             self.holders.entered(public, now)
         if known is None or failed:
@@ -169,10 +175,11 @@ class Kademlia:
         """Note that a key did not answer."""
         self.stats.calls_failed += 1
         if self.table.failed(public):
+            self.stats.contacts_left += 1
             self.holders.left(public)
             self._stir(public)
             log.debug("contact left peer=%s peers=%d", short(public), len(self.table))
-            self._publish(PeerChanged(public, False, len(self.table)))
+            self.publish(PeerChanged(public, False, len(self.table)))
 
     def later(self, work: Callable[..., Awaitable[object]], *args: object) -> bool:
         """Do something in the background, unless too much is going on there already."""

@@ -173,6 +173,7 @@ async def read(
     bound = node.settings.local_age_max_s if age_max_s is None else age_max_s
     if local or (own and _age_s(node, own) <= bound and node.keeps(target)):
         node.stats.reads["local"] += 1
+        node.stats.answers["local.found" if own else "local.miss"] += 1
         if not local:
             node.stats.lookups["local"] += 1
         return await _whole(node, own, age_max_s) if own else None
@@ -189,7 +190,8 @@ async def _look(
     reading = _Read(node, target, own, quorum)
     await node.walk(reading.lookup, reading.ask)
     node.stats.lookups[reading.lookup.outcome.value] += 1
-    node.stats.reads[_how(reading.lookup)] += 1
+    node.stats.reads[how := _how(reading.lookup)] += 1
+    node.stats.answers[f"{how}.{reading.lookup.outcome.value}"] += 1
     best = reading.best
     if found := best or own:
         for contact in reading.lacking:

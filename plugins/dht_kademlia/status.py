@@ -41,6 +41,7 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         "bytes": sum(used.bytes for used in usage.values()),
         "lookups": dict(sorted(stats.lookups.items())),
         "reads": dict(sorted(stats.reads.items())),
+        "answers": dict(sorted(stats.answers.items())),
         "puts": stats.puts,
         "replicas_per_put": round(stats.replicas / stats.puts, 1) if stats.puts else 0.0,
         "waiting": len(node.waiting),
@@ -52,6 +53,8 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         "calls_failed": stats.calls_failed,
         "malformed": stats.malformed,
         "refused": {str(code): count for code, count in sorted(stats.refused.items())},
+        "contacts_left": stats.contacts_left,
+        "sync_bytes": dict(sorted(stats.sync_bytes.items())),
         "last_sync": sync,
     }
 

@@ -334,5 +334,9 @@ class Items(Protocol):
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """How many puts and leases ended how, since the start: by outcome's or error's name."""
+        """How many puts and leases ended how, since the start: by outcome's or error's name.
+
+        Also slots that left the store, as `expired` and `dropped`; of a shared one, rows of others
+        as `proven`, `unproven` and `tampered`.
+        """
         ...

@@ -133,9 +133,9 @@ class Gate(StoreFace):
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """How many puts and leases ended how, since the start: by outcome's or error's name."""
+        """How many puts and leases ended how, since the start, and what left: by name."""
         others = self._store.counters if isinstance(self._store, SharedStore) else {}
-        return {**self._counters, **others}
+        return {**self._counters, **self._storer.counters, **others}
 
     # --- judging and admitting -------------------------------------------------------------------
 

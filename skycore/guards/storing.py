@@ -7,6 +7,7 @@ anyway, so this costs nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import anyio
@@ -40,6 +41,8 @@ class Storer:
         self._own = own
         self._turn = anyio.Lock()
         self._news: Event | None = None
+        self.counters: Counter[str] = Counter()
+        """Slots that left: `expired`, `dropped`."""
         self.swept_at = clock.now()
 
     # --- telling that something changed ----------------------------------------------------------
@@ -64,6 +67,7 @@ class Storer:
             dropped = await self._store.drop(keys)
             await self.count()
         if dropped:
+            self.counters["dropped"] += dropped
             self.touch()
         return dropped
 
@@ -77,6 +81,7 @@ class Storer:
         self._heads.expire()
         dropped = await self._store.sweep(self._clock.wall_s())
         if dropped:
+            self.counters["expired"] += dropped
             self.touch()
         await self.count()
         return dropped
@@ -150,7 +155,7 @@ class Storer:
             and (c.ranked.rank < c.old.rank or c.cas is not None)
         }
         if dead:  # and still what was read: another writer may have been here (O21)
-            await self._store.drop(list(dead), list(dead.values()))
+            self.counters["expired"] += await self._store.drop(list(dead), list(dead.values()))
             self.touch()
 
     async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:

@@ -25,7 +25,7 @@ from dht_kademlia.put.bulk import REFUSED_FROM, Progress, send_out
 from dht_kademlia.put.hints import note_report
 from dht_kademlia.put.placing import place, places, replica_of
 from dht_kademlia.put.resend import due_loads, note, undo
-from skycore.contracts.dht import PutReport, Replica
+from skycore.contracts.dht import PutEnded, PutReport, Replica
 from skycore.contracts.store import Outcome, PutOutcome
 from skycore.errors import CasMismatchError, ItemError, NotClosestError
 from skycore.model.addresses import Contact
@@ -72,6 +72,7 @@ def _target(load: PutValue) -> bytes:
 def _counted(node: Kademlia, load: PutValue, report: PutReport) -> PutReport:
     node.stats.puts += 1
     node.stats.replicas += report.stored
+    node.publish(PutEnded(report.stored))
     if report.replicas or not _is_final(report.outcome):
         note(node, load, report)
     note_report(node, load, report)

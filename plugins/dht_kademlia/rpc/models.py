@@ -264,6 +264,12 @@ class StatusResult(msgspec.Struct, frozen=True):
     last_sync: dict[str, Any] | None
     reads: dict[str, int] = {}
     """How reads were answered: local, one_hop, iterative."""
+    answers: dict[str, int] = {}
+    """The same with how they ended: "one_hop.found"."""
+    contacts_left: int = 0
+    """Contacts dropped from the routing table for not answering, since the start."""
+    sync_bytes: dict[str, int] = {}
+    """Bytes both ways of what keeps stores in step: pull, reconcile, watch."""
     malformed: int = 0
     """Frames of peers that were none, and ended their stream."""
     waiting: int = 0

@@ -177,6 +177,7 @@ class _Pull:
 
     def _moved(self, count: int) -> None:
         self._bytes += count
+        self._node.stats.sync_bytes["pull"] += count
 
     async def _prefetch(self, cursor: bytes, into: list[Page | SkycoreError]) -> None:
         try:

@@ -104,6 +104,7 @@ class _Run:
 
     def _moved(self, count: int) -> None:
         self._bytes += count
+        self._node.stats.sync_bytes["reconcile"] += count
 
     async def _prints(self, parts: Sequence[Part]) -> Sequence[Fingerprint]:
         found: list[Fingerprint] = []

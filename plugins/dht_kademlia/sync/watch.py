@@ -196,6 +196,7 @@ class Follower:
         async with node.client.subscribe(
             contact.public, DhtMethod.WATCH, request, silence_s=SILENCE_S
         ) as pages:
+            pages.meter = self._moved
             async for page in pages:
                 assert isinstance(page, Page)
                 state.up(node.clock.now())
@@ -210,13 +211,16 @@ class Follower:
                     self._due.set()
         raise StreamError(f"{short(contact.public)} ended the watch")
 
+    def _moved(self, count: int) -> None:
+        self._node.stats.sync_bytes["watch"] += count
+
     async def _admit(
         self, contact: Contact, items: list[tuple[MutableItem, Lease | None]], page: Page
     ) -> None:
         node, codes = self._node, Counter[int]()
         self.state.items += len(items)
         if items:
-            outcomes = await admit_from(node, contact, items)
+            outcomes = await admit_from(node, contact, items, meter=self._moved)
             codes.update(outcome.code for outcome in outcomes)
         if page.leases:
             renewed = await node.items.renew(page.leases, sender=contact.public)
