@@ -239,6 +239,26 @@ async def _expecting(cargo: Cargo, index: int) -> PutReport:
     return PutReport(own, (*asked.values(), *await place(node, rest, 0, more, wanted)))
 
 
+def _deciders(
+    cargo: Cargo, index: int, number: int, contacts: Sequence[Contact]
+) -> list[Contact | None]:
+    """Return who is asked to decide, in order; None is this node, in its place among the closest.
+
+    The item's own signer comes last, however near it is: it may run twice under its key, and each
+    of the two would be the closest in its own eyes.
+    """
+    node, item = cargo.node, cargo.loads[index].item
+    signer = item.signer if item is not None else b""
+    order: list[Contact | None] = [*contacts[:DECIDERS_MAX]]
+    own_distance = node.table.own_id ^ number
+    order.insert(sum(id_of(c.public) ^ number < own_distance for c in order if c), None)
+
+    def is_signer(contact: Contact | None) -> bool:
+        return (contact.public if contact else node.identity.public) == signer
+
+    return sorted(order, key=is_signer)
+
+
 async def _decide(
     cargo: Cargo, index: int, number: int, contacts: Sequence[Contact]
 ) -> tuple[PutOutcome | None, dict[bytes, Replica]]:
@@ -248,11 +268,8 @@ async def _decide(
     final where somebody else stored it, None where nobody decided; and what the others said. Our
     own store holding exactly this decides nothing: it took it when nobody else was there.
     """
-    node, asked = cargo.node, dict[bytes, Replica]()
-    own_distance = node.table.own_id ^ number
-    order: list[Contact | None] = [*contacts[:DECIDERS_MAX]]
-    nearer = sum(id_of(c.public) ^ number < own_distance for c in contacts[:DECIDERS_MAX])
-    order.insert(nearer, None)
+    asked = dict[bytes, Replica]()
+    order = _deciders(cargo, index, number, contacts)
     held: PutOutcome | None = None
     for contact in order:
         if contact is None:

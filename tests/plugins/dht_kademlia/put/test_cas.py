@@ -125,3 +125,35 @@ def test_cas_in_a_batch_is_decided_item_by_item(virtual, make_network, make):
             assert (await members[1].dht.put(bad, cas=0)).outcome.code == 404
 
     virtual(story)
+
+
+def test_c10_a_signer_does_not_decide_about_its_own_item(virtual, make_network, make):
+    """It may run twice under its key: what the other of the two wrote stands elsewhere."""
+
+    async def story():
+        network = make_network()
+        async with network.nodes(8, **QUIET) as members:
+            for number in range(100):  # a record that its signer is the closest to
+                salt = b"%d" % number
+                target = int.from_bytes(make("n3", salt=salt).target, "big")
+                order = sorted(members, key=lambda m: m.node.table.own_id ^ target)
+                if order[0].public == make("n3").signer:
+                    break
+            signer, decider = order[:2]
+            twins = make("n3", seq=5, salt=salt)
+            for member in order[1:]:
+                await member.items.admit([twins], sender=twins.signer)
+            mine = make("n3", seq=9, salt=salt)
+            refused = await signer.dht.put(mine, cas=0)
+            assert (refused.outcome.code, refused.outcome.seq) == (301, 5)
+            assert [r.peer for r in refused.replicas] == [decider.public]
+            assert (await signer.dht.get(mine.subject, salt, age_max_s=0)).item == twins
+            by_another = await order[4].dht.put(mine, cas=0)  # the same node decides for all
+            assert [r.peer for r in by_another.replicas] == [decider.public]
+            taken = await signer.dht.put(mine, cas=5)
+            assert taken.stored == 8
+            # where nobody else answers there is nobody else to ask
+            network.exchange.deaf = {m.public for m in order[1:]}
+            assert (await signer.dht.put(make("n3", seq=11, salt=salt), cas=9)).stored == 1
+
+    virtual(story)
