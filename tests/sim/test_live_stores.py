@@ -70,6 +70,34 @@ async def test_c11_o12_a_node_that_slept_through_a_delete_does_not_bring_it_back
         assert found.item.kind == Kind.TOMBSTONE
 
 
+async def test_c11_o12_who_was_cut_off_during_a_delete_brings_nothing_back(world, live):
+    """It still has the old value when it is back; nobody takes it, and it serves it no longer."""
+    nodes = await live.start(world, 3)
+    item = await live.write_at(nodes[0], "alice", "soon gone")
+    await live.equal(world, nodes, limit_s=10)
+    *awake, sleeper = nodes
+    world.network.isolate(sleeper.address)
+    await anyio.sleep(60)
+    grave = await live.delete_at(nodes[0], "alice")
+    await live.equal(world, awake, limit_s=10)
+    await anyio.sleep(600)
+
+    async def served(node):
+        return (await node.get(Dht).get(item.subject, item.salt, local=True)).item
+
+    assert await served(sleeper) == item
+    world.heal()
+    for _ in range(RECONCILE_S):
+        assert [await served(node) for node in awake] == [grave, grave]
+        if await served(sleeper) == grave:
+            break
+        await anyio.sleep(1)
+    assert await served(sleeper) == grave
+    await live.equal(world, nodes, limit_s=RECONCILE_S)
+    await anyio.sleep(live.life_s)  # the value's own life is over long before the tombstone's
+    assert [await served(node) for node in nodes] == [grave] * 3
+
+
 @pytest.mark.parametrize("trouble", ["", "a clock jumps", "one side restarts, empty"])
 async def test_partition_and_heal_of_full_nodes_that_both_write_and_delete(world, live, trouble):
     nodes = await live.start(world, 5)
