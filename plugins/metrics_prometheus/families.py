@@ -84,7 +84,7 @@ def _node(facts: Facts) -> Iterator[Metric]:
     build.add_metric((facts.info.version, facts.info.profile, facts.info.network), 1)
     yield build
     health = _gauge("part_health", "1 for how a part is now.", ("part", "health"))
-    for name, status in facts.told:
+    for name, status in dict(facts.told).items():
         for word in Health:
             health.add_metric((name, word.value), float(status.health is word))
     yield health
@@ -177,10 +177,10 @@ def _live(dht: Mapping[str, Any], peers_max: int) -> Iterator[Metric]:
     labels = ("peer", "salt")
     lag = _gauge("dht_watch_lag_seconds", "How long ago a watched peer was heard.", labels)
     up = _gauge("dht_watch_up", "1 while a peer is watched, 0 while it is tried.", labels)
-    for row in sorted(dht.get("watching", ()), key=lambda r: (r["peer"], r["salt"] or ""))[
-        :peers_max
-    ]:
-        names = (row["peer"][:8], row["salt"] or "")
+    watched: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in sorted(dht.get("watching", ()), key=lambda r: (not r["live"], r["peer"])):
+        watched[row["peer"][:8], row["salt"] or ""] = row  # of keys that begin alike the worst
+    for names, row in sorted(watched.items())[:peers_max]:
         up.add_metric(names, float(row["live"]))
         if row["lag_s"] is not None:
             lag.add_metric(names, row["lag_s"])
@@ -212,12 +212,14 @@ def _http(counters: Mapping[str, int]) -> Iterator[Metric]:
 def _numbers(told: Iterable[tuple[str, Status]], fields_max: int) -> Metric:
     """Return the numbers of every part's status, also of parts that are unknown here."""
     numbers = _gauge("part_number", "A number of a part's status.", ("part", "field"))
-    for part, status in told:
+    for part, status in dict(told).items():
         found = [
             (name, value)
             for name, value in sorted(status.fields.items())
-            if isinstance(value, bool | int | float) and name not in TOLD_ELSEWHERE
+            if isinstance(value, bool | int | float)
+            and name not in TOLD_ELSEWHERE
+            and len(name) <= LABEL_CHARS_MAX
         ]
         for name, value in found[:fields_max]:
-            numbers.add_metric((part, name[:LABEL_CHARS_MAX]), float(value))
+            numbers.add_metric((part, name), float(value))
     return numbers
