@@ -44,7 +44,7 @@ class NodeSettings(PluginSettings):
     """Which plugins make this node."""
 
     profile: str = "visor"
-    """A profile in the box (fullnode, visor) or the path of a profile file."""
+    """A profile in the box (fullnode, visor, mirror) or the path of a profile file."""
     plugins: tuple[str, ...] = ()
     """The profile's plugins; an operator's file uses enable and disable instead."""
     enable: tuple[str, ...] = ()

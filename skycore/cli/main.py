@@ -89,7 +89,7 @@ def root(
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="fullnode, visor (the default), or the path of a profile of your own.",
+            help="fullnode, visor (the default), mirror, or the path of a profile of your own.",
         ),
     ] = None,
     config: Annotated[

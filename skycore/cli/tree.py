@@ -29,6 +29,7 @@ GROUP_HELP = {
     "network": "The constants of a network, its authority and its delegations.",
     "config": "Settings: what they are, and whether they fit.",
     "visor": "The running node: what it is, whom it trusts, its DHT, calls to other nodes.",
+    "mirror": "A mirror: what a service publishes, straight into Redis.",
     "visor dht": "Signed records: read and publish them, compare nodes, keep in step.",
     "visor whitelist": "Which keys may call this node.",
     "tp": "Transports: live links to other nodes.",

@@ -69,7 +69,7 @@ def test_lists_come_from_the_environment_as_json() -> None:
 
 
 def test_profiles_in_the_box_and_by_path(tmp_path: Path) -> None:
-    assert list(profile_names()) == ["fullnode", "visor"]
+    assert list(profile_names()) == ["fullnode", "mirror", "visor"]
     mine = tmp_path / "mine.toml"
     mine.write_text('summary = "mine"\n[node]\nplugins = ["store_memory"]\n')
     node, layers = read_layers(profile=str(mine))

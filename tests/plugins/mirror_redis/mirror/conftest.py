@@ -87,6 +87,7 @@ class Service:
     clock: Wall
     files: MemoryFiles
     suite: CountingSuite
+    note: Namespace = NOTE
 
     @property
     def mirror(self) -> Mirror:

@@ -10,11 +10,17 @@ import msgspec
 import pytest
 
 from mirror_redis.mirror import RedisMirror
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.publish import Fact
 from skycore.contracts.status import Health
 from skycore.contracts.store import ChangeFilter, Outcome
 from skycore.errors import CasMismatchError, ItemError, SeqTooFarError, SeqTooLowError
+from skycore.guards.publish import PublisherSettings, open_publisher
 from skycore.model.items import mutable_item_target
+from skycore.runtime.memory import MemoryFiles
 from skycore.testing.fakes import identity
+from skycore.testing.mirrors import PeersMirror
+from skycore.wiring import Live
 
 BATCH = {f"visor{i}": f"text {i}" for i in range(200)}
 
@@ -299,6 +305,29 @@ async def test_the_last_changes_are_copied_at_the_end(redis, service):
         assert not await one.items.get(_target("visor1"))
         store = one.store
     assert (await store.get([_target("visor1")]))[0]
+
+
+async def test_c30_signed_once_for_all_mirrors(redis, service, reader):
+    """A visor that mirrors into Redis besides its DHT: one signature, one item, two places."""
+    async with (
+        reader(redis.url) as full,
+        service(redis.url) as one,
+        service(redis.url, "peer", prefix="elsewhere:") as peer,
+        open_publisher(
+            PublisherSettings(),
+            one.me,
+            one.items,
+            Live([one.mirror, PeersMirror("dht", [peer.items], one.me.public)]),
+            Namespaces([one.note]),
+            one.clock,
+            MemoryFiles(),
+        ) as publisher,
+    ):
+        done = await publisher.publish(Fact(b"note", one.note.encode("to both")))
+        assert one.suite.signed == 1 and len(done.reports) == 2
+        assert await full.note("service") == "to both"
+        (there,) = await peer.items.get(_own(one))
+        assert there.item == (await full.items.get(_own(one)))[0].item
 
 
 async def test_the_mirror_is_one(redis, service):
