@@ -146,3 +146,36 @@ async def test_c35_three_nodes_and_four_mirrors_lose_nothing(
     assert not world.regressed
     assert world.acknowledged.keys() == set(SUBJECTS)
     assert world.kills >= 4
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_m8_m9_c20_flushed_and_cut_off_while_records_of_all_sizes_come(
+    redis, service, reader, until, seed
+):
+    """Four writers in one service; notes of 1 B to 90 KB, and deletes, in batches of all sizes."""
+    dice = random.Random(seed)
+    last: dict[str, str | None] = {}
+
+    async def write(one, number: int) -> None:
+        texts = (None, "a", "b", "big" * 10, "big" * 30_000)
+        for turn in range(40):
+            names = {f"v{dice.randrange(60)}-{number}" for _ in range(dice.choice((1, 1, 2, 40)))}
+            notes = {name: dice.choice((*texts, f"{turn}")) for name in sorted(names)}
+            last.update(notes)
+            await one.publish_all(notes)
+            if dice.random() < 0.05:
+                redis.send("FLUSHALL")
+            if dice.random() < 0.1:
+                redis.send("CLIENT", "KILL", "TYPE", "normal")
+
+    async with service(redis.url, audit_s=0.05, check_s=0.05) as one, reader(redis.url) as full:
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(write, one, number)
+
+        async def is_as_published() -> bool:
+            return all([await full.note(name) == text for name, text in last.items()])
+
+        await until(is_as_published, 30)
+        fields = await one.fields()
+        assert (fields.waiting, fields.dropped, fields.uncopied) == (0, 0, 0)
