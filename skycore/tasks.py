@@ -1,4 +1,4 @@
-"""The only two ways to be periodic: every() and retry(), and the arithmetic of backing off.
+"""The only two ways to be periodic, every() and retry(), backing off, and each_of() for many.
 
 Why only two: a loop that sleeps by itself is a loop whose jitter, errors and cancellation were
 forgotten. Sleeping is anyio's, so both run on the virtual clock unchanged.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import anyio
 
 from skycore.errors import SkycoreError
 
-__all__ = ["backoff_s", "every", "retry"]
+__all__ = ["backoff_s", "each_of", "every", "retry"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -52,6 +52,27 @@ async def every(
                 log.warning("%s failed error=%r", name, str(trouble))
             failing = str(trouble)
         await anyio.sleep(interval_s() if callable(interval_s) else interval_s)
+
+
+async def each_of(things: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
+    """Do `work` for all things at the same time; the first SkycoreError is raised once all ended.
+
+    Why not a task group by itself: it would raise a group of errors, which nobody here catches,
+    and one thing's trouble would end the work for the others.
+    """
+    troubles: list[SkycoreError] = []
+
+    async def one(thing: T) -> None:
+        try:
+            await work(thing)
+        except SkycoreError as trouble:
+            troubles.append(trouble)
+
+    async with anyio.create_task_group() as tasks:
+        for thing in things:
+            tasks.start_soon(one, thing)
+    if troubles:
+        raise troubles[0]
 
 
 async def retry(

@@ -30,7 +30,13 @@ from skycore.contracts.dht import DhtMode, PeerInfo, SyncReport
 from skycore.contracts.runtime import Clock, Identity
 from skycore.contracts.store import Items
 from skycore.contracts.transport import Transports
-from skycore.errors import ProtocolError, RemoteProtocolError, ReplyError, TransportError
+from skycore.errors import (
+    ProtocolError,
+    RemoteProtocolError,
+    ReplyError,
+    SkycoreError,
+    TransportError,
+)
 from skycore.jsonrpc.turns import TaskPool
 from skycore.model.addresses import Address, Contact
 from skycore.model.items import MutableItem
@@ -192,6 +198,8 @@ class Kademlia:
     async def _run(self, work: Callable[..., Awaitable[object]], args: Sequence[object]) -> None:
         try:
             await work(*args)
+        except SkycoreError as trouble:  # our own store's: nobody waits here to be told
+            log.warning("background work failed error=%r", str(trouble))
         finally:
             self._background -= 1
 

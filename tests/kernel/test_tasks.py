@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skycore.errors import DialError, StoreError
-from skycore.tasks import backoff_s, every, retry
+from skycore.tasks import backoff_s, each_of, every, retry
 from skycore.testing.loop import simulate
 
 
@@ -102,3 +102,20 @@ def test_backoff_doubles_up_to_the_longest_with_a_fifth_of_jitter(attempt, first
     wait = backoff_s(attempt, first, longest, random.Random(seed))
     plain = min(longest, first * 2.0 ** min(attempt - 1, 32))
     assert 0.8 * plain <= wait <= 1.2 * plain
+
+
+def test_each_of_ends_all_and_raises_one_trouble_by_itself():
+    async def main():
+        done = []
+
+        async def work(number):
+            await anyio.sleep(number)
+            if number < 3:
+                raise StoreError(f"trouble {number}")
+            done.append(number)
+
+        with pytest.raises(StoreError, match="trouble 1"):
+            await each_of([3, 2, 1], work)
+        assert done == [3]
+
+    simulate(main)

@@ -33,6 +33,7 @@ from skycore.errors import (
     ProtocolError,
     RemoteProtocolError,
     ReplyError,
+    StoreError,
     TransportError,
 )
 from skycore.model.addresses import Contact
@@ -213,14 +214,29 @@ class _Delivery:
     def __init__(self, cargo: Cargo, contact: Contact, told: Told, meter: Meter) -> None:
         self._cargo = cargo
         self._contact = contact
-        self._told = told
+        self._tell = told
+        self._open: dict[int, None] = {}
+        """Those of which nothing was told yet."""
         self._meter = meter
         self._trouble: Stored | None = None
         """What ended it: a node that fails once gets no more messages."""
         self._not_held: list[int] = []
 
     async def run(self, indexes: Sequence[int]) -> None:
-        """Send all of it, and tell of each item once."""
+        """Send all of it, and tell of each item once, also where our own store fails."""
+        self._open = dict.fromkeys(indexes)
+        try:
+            await self._run(indexes)
+        except StoreError as trouble:
+            text = f"not sent, our own store failed: {trouble}"[:TEXT_MAX]
+            for index in list(self._open):
+                self._told(index, Stored(ErrorCode.NO_ANSWER, 0, text))
+
+    def _told(self, index: int, said: Stored) -> None:
+        self._open.pop(index, None)
+        self._tell(index, said)
+
+    async def _run(self, indexes: Sequence[int]) -> None:
         if len(indexes) == 1:
             await self._run_one(indexes[0])
             return

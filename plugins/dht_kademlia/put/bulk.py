@@ -22,6 +22,7 @@ from dht_kademlia.put.placing import SPARE, place, places, replica_of
 from skycore.contracts.dht import Replica
 from skycore.errors import NotClosestError
 from skycore.model.addresses import Contact
+from skycore.tasks import each_of
 
 __all__ = ["REFUSED_FROM", "Progress", "send_out"]
 
@@ -65,9 +66,7 @@ async def send_out(
     batch.done = len(targets) - len(live)
     plan = await _plan(node, batch, live)
     limiter = anyio.Semaphore(PEERS_AT_ONCE)
-    async with anyio.create_task_group() as tasks:
-        for contact, indexes in plan:
-            tasks.start_soon(_send_all, batch, contact, indexes, limiter)
+    await each_of(plan, lambda share: _send_all(batch, *share, limiter))
     for index in live:
         if _is_misplaced(batch, index):
             await _place_rest(node, batch, index)

@@ -7,6 +7,7 @@ minutes; who put the item knows at once whom it missed, and of its return within
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
@@ -17,10 +18,11 @@ from dht_kademlia.core.messages import ErrorCode, PutValue
 from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import PutReport
 from skycore.contracts.store import ItemKey, Outcome
-from skycore.errors import CasMismatchError
+from skycore.errors import CasMismatchError, StoreError
 from skycore.model.addresses import Contact
 from skycore.model.items import MutableItem, StoredItem
 from skycore.model.keys import short
+from skycore.tasks import each_of
 
 __all__ = ["hand_over", "note_report"]
 
@@ -68,9 +70,7 @@ async def hand_over(node: Kademlia) -> int:
         async with limiter:
             brought += await _hand_over(node, public)
 
-    async with anyio.create_task_group() as tasks:
-        for public in returned:
-            tasks.start_soon(one, public)
+    await each_of(returned, one)
     return brought
 
 
@@ -78,11 +78,20 @@ def _knows(node: Kademlia, public: bytes, stored: StoredItem) -> bool:
     return node.holders.holds(version_of(stored.item), public, node.clock.now())
 
 
+def _owe_again(node: Kademlia, public: bytes, owed: Sequence[tuple[bytes, float]]) -> None:
+    for target, until_s in owed:
+        node.hints.owe(public, target, node.clock.now(), until_s)
+
+
 async def _hand_over(node: Kademlia, public: bytes) -> int:
     owed = node.hints.due(public, node.clock.now())
     items: list[StoredItem] = []
-    for target, _ in owed:
-        items += await node.items.get(target)
+    try:
+        for target, _ in owed:
+            items += await node.items.get(target)
+    except StoreError:
+        _owe_again(node, public, owed)
+        raise
     # whether it has the newest lease is not known of anybody
     items = [s for s in items if s.lease or not _knows(node, public, s)]
     if not items:
@@ -90,8 +99,7 @@ async def _hand_over(node: Kademlia, public: bytes) -> int:
     contact = Contact(public, node.transports.addresses.find(public))
     done = await bring(node, contact, items)
     if not done.answered:
-        for target, until_s in owed:
-            node.hints.owe(public, target, node.clock.now(), until_s)
+        _owe_again(node, public, owed)
     log.info(
         "handed over peer=%s items=%d held=%d answered=%s",
         short(public),

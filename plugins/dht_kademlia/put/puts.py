@@ -30,6 +30,7 @@ from skycore.contracts.store import Outcome, PutOutcome
 from skycore.errors import CasMismatchError, ItemError, NotClosestError
 from skycore.model.addresses import Contact
 from skycore.model.items import Kind, Lease, MutableItem
+from skycore.tasks import each_of
 
 __all__ = ["hand_out", "put_many"]
 
@@ -156,10 +157,7 @@ async def _put_batch(node: Kademlia, cargo: Cargo, progress: Progress) -> list[P
         async with limiter:
             reports[index] = await _expecting(cargo, index)
 
-    async with anyio.create_task_group() as tasks:
-        for index, load in enumerate(loads):
-            if load.cas is not None:
-                tasks.start_soon(one, index)
+    await each_of([index for index, load in enumerate(loads) if load.cas is not None], one)
     return [reports[index] for index in range(len(loads))]
 
 

@@ -25,7 +25,7 @@ from skycore.contracts.dht import DhtMode
 from skycore.model.addresses import Contact
 from skycore.model.items import StoredItem
 from skycore.model.limits import ENTRY_BYTES
-from skycore.tasks import every
+from skycore.tasks import each_of, every
 
 __all__ = ["Pass", "Repair", "keep_replicas"]
 
@@ -185,9 +185,7 @@ class Repair:
             if not result.answered:
                 done.silent.add(load.contact.public)
 
-        async with anyio.create_task_group() as tasks:
-            for load in loads.values():
-                tasks.start_soon(one, load)
+        await each_of(loads.values(), one)
 
 
 async def keep_replicas(node: Kademlia) -> None:

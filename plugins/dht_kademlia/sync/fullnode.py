@@ -26,7 +26,7 @@ from dht_kademlia.sync.pull import Cursors
 from dht_kademlia.sync.reconcile import reconcile
 from dht_kademlia.sync.watch import RETRY_FIRST_S, RETRY_LONGEST_S, FirstPull, Follower, locate
 from skycore.contracts.dht import DhtMode, ReconcileReport
-from skycore.errors import StreamError
+from skycore.errors import StoreError, StreamError
 from skycore.model.addresses import Contact
 from skycore.model.keys import short
 from skycore.model.limits import CALL_TIMEOUT_S
@@ -256,8 +256,12 @@ class Live:
                 if node.mode is DhtMode.FULL:
                     await changed.wait()
                     continue
-                contacts = await self._full_contacts()
-                lasted = bool(contacts) and await self._once(contacts[turn % len(contacts)], salt)
+                lasted = False
+                try:
+                    if contacts := await self._full_contacts():
+                        lasted = await self._once(contacts[turn % len(contacts)], salt)
+                except StoreError as trouble:
+                    log.info("cannot look for full nodes error=%r", str(trouble))
                 turn, failures = turn + 1, 1 if lasted else failures + 1
                 await anyio.sleep(backoff_s(failures, RETRY_FIRST_S, RETRY_LONGEST_S, node.dice))
 

@@ -24,7 +24,14 @@ from dht_kademlia.node import Kademlia
 from skycore.contracts.dht import SyncReport
 from skycore.contracts.runtime import Files
 from skycore.contracts.store import Outcome, PutOutcome
-from skycore.errors import DialError, ProtocolError, ReplyError, SkycoreError, TransportError
+from skycore.errors import (
+    DialError,
+    ProtocolError,
+    ReplyError,
+    SkycoreError,
+    StoreError,
+    TransportError,
+)
 from skycore.model.addresses import Contact
 from skycore.model.items import Cursor, Lease, MutableItem
 from skycore.model.keys import short
@@ -208,16 +215,19 @@ class _Pull:
 
     async def _admit(
         self, items: Sequence[tuple[MutableItem, Lease | None]], leases: Sequence[Lease]
-    ) -> TransportError | None:
-        """Take a page in. Returns what ended it where the peer was lost: then it comes again."""
+    ) -> SkycoreError | None:
+        """Take a page in. Returns what ended it where the peer or our own store was lost.
+
+        The page then comes again the next time.
+        """
         node, contact = self._node, self._contact
-        if items:
-            try:
+        try:
+            if items:
                 self._count(await admit_from(node, contact, items, meter=self._moved))
-            except TransportError as lost:
-                return lost
-        if leases:
-            self._count(await node.items.renew(leases, sender=contact.public))
+            if leases:
+                self._count(await node.items.renew(leases, sender=contact.public))
+        except (TransportError, StoreError) as lost:
+            return lost
         return None
 
     def _count(self, outcomes: Sequence[PutOutcome]) -> None:
