@@ -9,6 +9,7 @@ bounded in one place, whatever the application does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -202,6 +203,8 @@ class Connection:
                 HttpProblem(400, f"the request's target is malformed: {bad}")
             ) from bad
         self._is_head = event.method == b"HEAD"
+        if _size(event) > HEAD_BYTES_MAX:
+            raise RefusedError(HttpProblem(431, f"a head has {HEAD_BYTES_MAX} bytes at most"))
         return Request(event, *parts, self._settings.body_bytes_max, dict(event.headers))
 
     async def read_body(self, request: Request) -> None:
@@ -243,9 +246,17 @@ class Connection:
                 return
         await anyio.sleep_forever()
 
+    def _skip(self) -> None:
+        """Pass over a body that is here already (none at all is one), so that more may follow."""
+        with contextlib.suppress(h11.RemoteProtocolError):
+            while self._h11.their_state is h11.SEND_BODY:
+                if self._h11.next_event() is h11.NEED_DATA:
+                    return
+
     async def _linger(self) -> None:
         """Read on a little after an answer that comes early, or a reset would overtake it."""
-        if self._h11.our_state not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
+        all_is_read = self._h11.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+        if all_is_read or self._h11.our_state not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
             return
         with anyio.move_on_after(LINGER_S):
             await self._stream.send_eof()
@@ -265,6 +276,7 @@ class Connection:
         """Send a refusal, if no answer has begun; nothing follows it where a body is unread."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             raise GoneError(problem.message)
+        self._skip()
         headers = [(b"content-type", b"application/json")]
         if cors:
             headers.append((b"access-control-allow-origin", b"*"))
@@ -290,6 +302,10 @@ class Connection:
             await self._write(data)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as lost:
             raise GoneError(str(lost)) from lost
+
+
+def _size(head: h11.Request) -> int:
+    return len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
 
 
 def _too_large(limit: int) -> RefusedError:

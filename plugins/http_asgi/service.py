@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -135,19 +136,20 @@ async def open_http_server(
     if not settings.listen:
         yield server
         return
-    async with AsyncExitStack() as door, anyio.create_task_group() as tasks:
+    async with AsyncExitStack() as door:
         listener = await _listen(door, network, settings.listen)
         server.listening(listener)
-        accepting = anyio.CancelScope()
-        tasks.start_soon(_accept, accepting, server, listener, lifecycle, tasks)
         log.info("serving http url=%s routes=%s", server.url, ",".join(r.name for r in routes))
-        try:
-            yield server
-        finally:
-            accepting.cancel()
-            with anyio.CancelScope(shield=True):
-                await door.aclose()
-                await server.stop()
+        async with anyio.create_task_group() as tasks:
+            accepting = anyio.CancelScope()
+            tasks.start_soon(_accept, accepting, server, listener, lifecycle, tasks)
+            try:
+                yield server
+            finally:
+                accepting.cancel()
+                with anyio.CancelScope(shield=True):
+                    await door.aclose()
+                    await server.stop()
 
 
 async def _accept(
@@ -157,7 +159,7 @@ async def _accept(
     lifecycle: Lifecycle,
     tasks: TaskGroup,
 ) -> None:
-    with scope:
+    with scope, contextlib.suppress(anyio.ClosedResourceError):  # the end of the listener
         await server.accept(listener, lifecycle, tasks)
 
 
