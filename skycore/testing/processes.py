@@ -79,7 +79,8 @@ class NodeProcess:
                 process.send_signal(signal.SIGINT)
                 reader.join(STOP_MAX_S)
                 process.kill()
-        if process.returncode not in (0, -signal.SIGKILL):
+        # -SIGINT: it was not yet, or no longer, the command that ends on Ctrl-C but bare Python
+        if process.returncode not in (0, -signal.SIGINT, -signal.SIGKILL):
             raise NodeProcessError(f"{self.name}: exit {process.returncode} of {words[:4]}")
 
     def key(self) -> str:
