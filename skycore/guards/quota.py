@@ -66,7 +66,8 @@ class Quotas:
     """Count what is held and what is on its way in, and say no in time.
 
     Counts are estimates between two `refresh`es; every admission is reserved before it is stored,
-    so admissions that run at the same time cannot share one place.
+    so admissions that run at the same time cannot share one place. What shrinks is credited at the
+    next `refresh` alone: many updates of one slot were all measured against the same old item.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Quotas:
         items, size, unknown = self._items, self._bytes, self._unknown
         for ranked, (more, bigger) in wanted:
             items += more
-            size += bigger
+            size += max(0, bigger)
             if more and self._is_unknown(ranked):
                 unknown += 1
         limits = self._settings
@@ -134,7 +135,7 @@ class Quotas:
     def reserve(self, ranked: RankedItem, growth: Growth, used: Usage) -> None:
         """Take a place before storing. Raises `QuotaError`; `used` is the signer's usage."""
         self.check(ranked, growth, used)
-        items, size = growth
+        items, size = growth.items, max(0, growth.bytes)
         self._items += items
         self._bytes += size
         if items and self._is_unknown(ranked):
@@ -146,7 +147,7 @@ class Quotas:
 
     def settle(self, ranked: RankedItem, growth: Growth, *, is_stored: bool) -> None:
         """End a reservation: the store counts the item now, or it was not stored."""
-        items, size = growth
+        items, size = growth.items, max(0, growth.bytes)
         on_way = self._on_way[ranked.account]
         on_way[0] -= items
         on_way[1] -= size

@@ -152,6 +152,28 @@ async def test_bytes_of_values_are_bounded(open_house):
         assert await house.put(*items) == [STORED] * 3 + [QUOTA] * 2
 
 
+async def test_c7_many_updates_of_one_slot_make_no_room(open_house):
+    """Each of a batch is smaller than what was there before the batch; the last one is not."""
+    big = b"x" * 60_000
+    async with open_house(value_bytes_max=200_000) as house:
+        seq = house.clock.wall_ns()
+        assert await house.put(house.item(salt=b"x", v=big, seq=seq)) == [STORED]
+        small = [house.item(salt=b"x", v=b"small", seq=seq + n) for n in range(1, 20)]
+        again = house.item(salt=b"x", v=big, seq=seq + 20)
+        assert set(await house.put(*small, again)) == {STORED}
+        more = [house.item(f"bob{n}", salt=b"x", v=big) for n in range(9)]
+        assert await house.put(*more) == [STORED] * 2 + [QUOTA] * 7
+        assert (await house.gate.usage())[b"x"].bytes == 180_000
+
+
+async def test_what_shrinks_makes_room_at_once_where_it_is_needed(open_house):
+    async with open_house(value_bytes_max=100_000) as house:
+        assert await house.put(house.item(salt=b"x", v=b"x" * 60_000)) == [STORED]
+        house.clock.advance(1)
+        assert await house.put(house.item(salt=b"x", v=b"small")) == [STORED]
+        assert await house.put(house.item("bob", salt=b"x", v=b"x" * 60_000)) == [STORED]
+
+
 async def test_c25_a_full_store_says_so_once_and_again_when_it_has_room(open_house, caplog):
     caplog.set_level(logging.INFO, "skycore.guards.quota")
     async with open_house(items_max=10) as house:
