@@ -48,7 +48,9 @@ __all__ = ["Heads"]
 LOADED_BYTES_MAX = 3 * TREE_STORED_MAX
 """What the trees of one batch may have the store read, all together."""
 BLOCKS_MAX = 2 * SET_CHILDREN_MAX * TREE_STORED_MAX // LEAF_MAX
-"""More than any tree has whose blocks are split only where they must be."""
+"""More than any tree has whose blocks are split only where they must be, and as many as one batch
+may name: a block names 64 others that need not exist, for each head that begins with it."""
+_TOO_LARGE = "the trees of one batch are too large together"
 STEPS_AT_ONCE = 1_000
 """Blocks looked at between two breaths of the event loop."""
 
@@ -119,11 +121,14 @@ class Heads:
         lacking = [tree for tree in trees if tree.missing and tree.candidate.is_open]
         if lacking:
             await self._wait(lacking, given, sender)
-        done = 0
+        done = read = 0
         for tree in trees:
+            if tree.candidate.is_open and read > LOADED_BYTES_MAX:
+                tree.candidate.refuse(QuotaError(_TOO_LARGE))
             if tree.candidate.is_open:
-                await self._finish(tree, sender)
+                read += await self._finish(tree)
                 done += sum(map(len, tree.blocks.values()))
+                tree.blocks = {}  # or all trees of a batch would be in memory at once
                 if done > INLINE_BYTES_MAX:
                     done = 0
                     await anyio.lowlevel.checkpoint()
@@ -155,16 +160,19 @@ class Heads:
         """Walk all trees down, level by level, as far as their blocks are here."""
         loaded: dict[bytes, bytes] = {}
         growing = trees
-        steps = size = 0
+        names = steps = size = 0
         for _ in range(TREE_DEPTH_MAX + 1):
             if size <= LOADED_BYTES_MAX:
                 asked = {n: None for tree in growing for n in self._unseen(tree, loaded)}
                 size += await self._load(list(asked), loaded)
             else:
-                _refuse(growing, QuotaError("the trees of one batch are too large together"))
+                _refuse(growing, QuotaError(_TOO_LARGE))
             for tree in growing:
                 steps += len(tree.row)
-                self._step(tree, loaded)
+                await self._step(tree, loaded)
+                names += len(tree.row)
+                if names > BLOCKS_MAX:
+                    _refuse([tree], QuotaError(_TOO_LARGE))
                 if steps > STEPS_AT_ONCE:
                     steps = 0
                     await anyio.lowlevel.checkpoint()
@@ -193,12 +201,14 @@ class Heads:
                     size += len(block)
         return size
 
-    def _step(self, tree: _Tree, loaded: Mapping[bytes, bytes]) -> None:
+    async def _step(self, tree: _Tree, loaded: Mapping[bytes, bytes]) -> None:
         """Look at one level of a tree."""
         row, tree.row = tree.row, []
         below: dict[bytes, None] = {}
         try:
-            for name in row:
+            for number, name in enumerate(row, 1):
+                if number % STEPS_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
                 shape = self._look(tree, name, loaded)
                 if shape is None:
                     tree.missing[name] = None
@@ -248,18 +258,23 @@ class Heads:
 
     # --- all there -------------------------------------------------------------------------------
 
-    async def _finish(self, tree: _Tree, sender: bytes) -> None:
-        candidate = tree.candidate
+    async def _finish(self, tree: _Tree) -> int:
+        """Decide a head all of whose blocks are known; return how many bytes had to be read."""
+        candidate, before = tree.candidate, sum(map(len, tree.blocks.values()))
         try:
             async with self._checking:
                 await self._check(tree)
         except MissingBlocksError:
             candidate.outcome = _missing(candidate, tree.missing)
             candidate.blocks = tree.in_hand()
-            return
         except ItemError as error:
             candidate.refuse(error)
-            return
+        else:
+            self._accept(tree)
+        return sum(map(len, tree.blocks.values())) - before
+
+    def _accept(self, tree: _Tree) -> None:
+        candidate = tree.candidate
         candidate.ranked = msgspec.structs.replace(tree.ranked, refs=tuple(tree.refs))
         candidate.blocks = tree.in_hand()
         candidate.growth = self.growth(candidate, tree.stored)

@@ -26,11 +26,13 @@ class Shape(NamedTuple):
 class Shapes:
     """Shapes of blocks by their ids, and sizes of whole trees by their roots'.
 
-    Bounded: those longest unused are forgotten (some 250 bytes each).
+    Bounded: those longest unused are forgotten. Names count, of blocks and of what is below them
+    (some 150 bytes each): a block may name 64 others that never come.
     """
 
-    def __init__(self, blocks_max: int = 32_768, roots_max: int = 4_096) -> None:
-        self._blocks_max = blocks_max
+    def __init__(self, names_max: int = 65_536, roots_max: int = 4_096) -> None:
+        self._names_max = names_max
+        self._names = 0
         self._roots_max = roots_max
         self._shapes: OrderedDict[bytes, Shape] = OrderedDict()
         self._totals: OrderedDict[bytes, int] = OrderedDict()
@@ -47,8 +49,10 @@ class Shapes:
         found = self.get(name)
         if found is None:
             found = self._shapes[name] = Shape(children(block), len(block))
-            if len(self._shapes) > self._blocks_max:
-                self._shapes.popitem(last=False)
+            self._names += 1 + len(found.children)
+            while self._names > self._names_max:
+                _, gone = self._shapes.popitem(last=False)
+                self._names -= 1 + len(gone.children)
         return found
 
     def total(self, root: bytes) -> int | None:

@@ -640,6 +640,64 @@ async def test_what_a_batch_has_the_store_read_is_bounded(house, monkeypatch):
     assert await house.put(*again) == [STORED] * 6
 
 
+def tree_of_nothing(inners: int, mark: bytes = b"") -> list[bytes]:
+    """Return blocks, the root first, that lead to 64 others each which nobody has."""
+    row = [
+        make_inner(
+            BlockKind.PIECE,
+            [Child(d, block_id(b"%s %d %d" % (mark, n, d)), 1, LEAF_MAX) for d in range(64)],
+        )
+        for n in range(inners)
+    ]
+    blocks = row
+    while len(row) > 1:
+        row = [
+            make_inner(
+                BlockKind.PIECE,
+                [Child(d, block_id(b), 64, LEAF_MAX) for d, b in enumerate(row[at : at + 64])],
+            )
+            for at in range(0, len(row), 64)
+        ]
+        blocks = row + blocks
+    return blocks
+
+
+def small_claim(root: bytes) -> Tree:
+    return Tree(msgspec.msgpack.encode(Manifest(0, 1, 5_000, root)), {})
+
+
+async def test_c7_many_heads_of_one_tree_of_nothing_cost_no_more_than_one(house, monkeypatch):
+    """Each head would walk, and remember, every name that the same few blocks lead to."""
+    blocks = tree_of_nothing(20)
+    monkeypatch.setattr("skycore.guards.heads.BLOCKS_MAX", 4_000)
+    claim = small_claim(block_id(blocks[0]))
+    heads = [house.head(claim, salt=b"u%d" % n) for n in range(40)]
+    codes = await house.put(*heads, blocks=blocks)
+    assert codes == [MISSING, MISSING, *[QUOTA] * 38]
+
+
+async def test_c7_what_is_remembered_of_blocks_is_bounded_by_the_names_in_them():
+    shapes = Shapes(1_000, 4)
+    for n in range(10):
+        for block in tree_of_nothing(5, b"%d" % n):
+            shapes.learn(block_id(block), block)
+            assert sum(1 + len(shape.children) for shape in shapes._shapes.values()) <= 1_000
+    assert len(shapes) == 18, "three trees of 331 names"
+
+
+async def test_c7_trees_that_must_be_read_to_be_refused_are_read_a_few_at_a_time(
+    house, monkeypatch
+):
+    """Their shapes are known, and what is proven of them is so under another salt alone."""
+    tree = set_tree(house, tags(3_000))[1]
+    assert await house.put(house.head(tree), blocks=blocks_of(tree)) == [STORED]
+    claim = small_claim(next(iter(tree.blocks)))
+    size = sum(map(len, tree.blocks.values()))
+    monkeypatch.setattr("skycore.guards.heads.LOADED_BYTES_MAX", 2 * size)
+    heads = [house.head(claim, salt=b"u%d" % n) for n in range(9)]
+    assert await house.put(*heads) == [SCHEMA] * 3 + [QUOTA] * 6
+
+
 # --- telling of changes ---------------------------------------------------------------------------
 
 
