@@ -98,8 +98,8 @@ class Plan:
             or not mirrors <= record.mirrors
         ):
             return Step.SIGN
-        if self.fact.v is None:
-            return Step.NOTHING
+        if self.fact.v is None:  # no lease can ask whether what was read from disk is still so
+            return Step.NOTHING if record.is_confirmed else Step.SIGN
         half_s = self.lifetime_s // 2
         if record.until > now_s + self.lifetime_s + CLOCK_SKEW_MAX_S:
             return Step.SIGN  # stamped while our clock ran ahead: nobody else has taken that

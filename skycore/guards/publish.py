@@ -181,20 +181,23 @@ class _Publisher:
         now_s = self._clock.wall_s()
         done: dict[int, Published] = {}
         leasing = []
+        signing: set[bytes] = set()
         for index, plan in enumerate(part):
             record = self._records.get(plan.target)
             step = plan.step(record, names, now_s) if cas is None else Step.SIGN
-            if step is Step.NOTHING and record is not None:
+            if step is Step.SIGN or plan.target in signing:  # an earlier fact of the batch changed it
+                signing.add(plan.target)
+            elif step is Step.NOTHING and record is not None:
                 done[index] = Published(record.seq, unchanged=True)
             elif step is Step.LEASE and len(renewing) == len(mirrors):
                 leasing.append(index)
         await self._renew(part, leasing, renewing, done)
-        signing = {
+        trees = {
             index: planted[plan.content] if plan.content in planted else self._planner.plant(plan)
             for index, plan in enumerate(part)
             if index not in done
         }
-        await self._sign_and_send(part, signing, mirrors, cas, done)
+        await self._sign_and_send(part, trees, mirrors, cas, done)
         return [done[index] for index in range(len(part))]
 
     async def _renew(

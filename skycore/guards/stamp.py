@@ -51,8 +51,9 @@ class SeqSource:
             seq = above + 1
         self._last = seq
         if seq > self._mark:
-            self._mark = min(seq + AHEAD_NS, SEQ_MAX)
-            self._files.write(FILE, self._mark.to_bytes(8, "big"))
+            mark = min(seq + AHEAD_NS, SEQ_MAX)
+            self._files.write(FILE, mark.to_bytes(8, "big"))
+            self._mark = mark  # written, or the next one tries again
         return seq
 
     def is_ahead(self, seq: int) -> bool:

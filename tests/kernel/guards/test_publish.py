@@ -19,12 +19,13 @@ from skycore.errors import (
     NamespaceError,
     NotAuthorisedError,
     SaltTooBigError,
+    StoreError,
     ValueTooBigError,
 )
 from skycore.guards.ownstore import LOCALLY
 from skycore.guards.publish import PublisherSettings, open_publisher
 from skycore.guards.published import RECORDS_FILE
-from skycore.guards.stamp import AHEAD_NS, FILE, beaten_by
+from skycore.guards.stamp import AHEAD_NS, FILE, SeqSource, beaten_by
 from skycore.model.delegation_token import encode_delegation
 from skycore.model.items import ItemClass, Kind, mutable_item_target
 from skycore.model.limits import SALT_MAX, TOMBSTONE_LIFETIME_S, TREE_BYTES_MAX, VALUE_MAX
@@ -535,3 +536,45 @@ class TestPeersMirror(MirrorContract):
                 return await peer.gate.value(held[0]) if held else None
 
             yield Mirrored(mirror, house.me, clock, read=whole)
+
+
+async def test_c11_a_deletion_read_from_disk_is_not_believed(house):
+    """A value published after the file was written would live on, and nobody be told."""
+    files = MemoryFiles()
+    async with publishing(house, files=files) as publisher:
+        await publisher.publish(note(None))
+    before = files.held[RECORDS_FILE]
+    async with publishing(house, files=files) as publisher:
+        await publisher.publish(note("again"))
+    files.held[RECORDS_FILE] = before  # the node died before it wrote again
+    async with publishing(house, files=files) as publisher:
+        assert not (await publisher.publish(note(None))).unchanged
+        assert [stored.item.kind for stored in await read(house)] == [Kind.TOMBSTONE]
+        assert (await publisher.publish(note(None))).unchanged
+
+
+async def test_the_last_fact_of_a_batch_about_one_record_wins(house):
+    async with publishing(house) as publisher:
+        await publisher.publish(note("old"))
+        published = await publisher.publish_many([note("new"), note("old")])
+        assert [one.unchanged for one in published] == [False, False]
+        (stored,) = await read(house)
+        assert stored.item.v == note("old").v
+
+
+async def test_c13_a_mark_that_was_not_written_is_written_by_the_next(house):
+    class Failing(MemoryFiles):
+        fails = True
+
+        def write(self, name, data):
+            if self.fails:
+                raise StoreError("no space")
+            super().write(name, data)
+
+    files = Failing()
+    seqs = SeqSource(house.clock, files)
+    with pytest.raises(StoreError):
+        seqs.take()
+    files.fails = False
+    seq = seqs.take()
+    assert SeqSource(FakeClock(seq - HOUR_S * NS), files).take() > seq
