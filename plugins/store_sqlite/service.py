@@ -81,11 +81,12 @@ class SqliteStore:
 
     def _reading(self, work: Callable[[], T]) -> T:
         try:
-            with self._db.reading():
-                answer = work()
-            if self._reader.damaged:
-                self._drop_damaged()
-            return answer
+            while True:
+                with self._db.reading():
+                    answer = work()
+                if not self._reader.damaged:
+                    return answer
+                self._drop_damaged()  # and read again: a page without them would end too early
         except StoreCorruptError as damage:
             raise self._begin_anew(damage) from damage
 

@@ -170,6 +170,22 @@ async def test_q05_a_damaged_head_lets_go_of_its_blocks_and_history(tmp_path):
         assert await store.blocks(HEAD.refs) == [None]
 
 
+async def test_q05_a_damaged_item_hides_no_others_of_the_log(tmp_path):
+    """A page that seemed to be the last one would move its reader's cursor past what follows."""
+    items = [ranked(b"s%d" % n, v=b"value of %d " % n * 20) for n in range(6)]
+    async with opened(tmp_path) as store:
+        await store.put_many(items)
+    damaged = bytearray((tmp_path / "items.db").read_bytes())
+    damaged[damaged.index(b"value of 1 ") + 30] ^= 1
+    (tmp_path / "items.db").write_bytes(damaged)
+    async with opened(tmp_path) as store:
+        page = await store.changes(None, ChangeFilter(), 2, 10**6)
+        assert page.has_more
+        rest = await store.changes(page.cursor, ChangeFilter(), 9, 10**6)
+        seen = [entry.item.subject for entry in (*page.entries, *rest.entries)]
+        assert seen == [b"s0", b"s2", b"s3", b"s4", b"s5"]
+
+
 @pytest.mark.parametrize("kind", ["truncated", "garbage", "short", "zeros", "text", "WAL only"])
 async def test_q05_what_is_no_database_is_kept_aside(tmp_path, caplog, kind):
     good, whole = await written(tmp_path)
