@@ -185,7 +185,7 @@ class _Publisher:
         for index, plan in enumerate(part):
             record = self._records.get(plan.target)
             step = plan.step(record, names, now_s) if cas is None else Step.SIGN
-            if step is Step.SIGN or plan.target in signing:  # an earlier fact of the batch changed it
+            if step is Step.SIGN or plan.target in signing:  # an earlier fact changes it
                 signing.add(plan.target)
             elif step is Step.NOTHING and record is not None:
                 done[index] = Published(record.seq, unchanged=True)
