@@ -34,12 +34,14 @@ from skycore.model.items import StoredItem
 from skycore.model.keys import short
 from skycore.model.numbers import DhtMethod
 
-__all__ = ["ASKED_FROM", "Brought", "bring"]
+__all__ = ["ASKED_FROM", "CONTACT_S", "Brought", "bring"]
 
 log = logging.getLogger(__name__)
 
 ASKED_FROM: Final = 2_048
 """Bytes of a value from which it is asked about first: an answer's contacts are some 1.5 KB."""
+CONTACT_S: Final = 120.0
+"""How long one node may take for what is brought to it: others wait for the next turn."""
 
 
 class Brought(NamedTuple):

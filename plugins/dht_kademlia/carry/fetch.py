@@ -209,16 +209,17 @@ async def gather(
         for _ in range(ROUNDS_MAX):
             if not missing:
                 return blocks
+            asked = missing[:BLOCKS_ASKED_MAX]
             try:
-                found, _ = await ask_blocks(node, contact, missing, deep=deep)
+                found, _ = await ask_blocks(node, contact, asked, deep=deep)
             except (TransportError, ProtocolError) as failed:
                 trouble = str(failed)
                 break
-            if not found:
-                trouble = f"{short(contact.public)} does not have them"
-                break
             blocks |= found
             missing = await _from_store(node, root, blocks)
+            if not (found.keys() >= set(asked) or is_full(list(found.values()))):
+                trouble = f"{short(contact.public)} does not have them"
+                break  # else whoever sends one block a question keeps the reader for half an hour
     if missing:
         raise MissingBlocksError(
             f"{len(missing)} blocks of the value are at none of {len(holders)} nodes: {trouble}",

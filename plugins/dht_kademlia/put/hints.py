@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from dht_kademlia.carry.bring import bring
+from dht_kademlia.carry.bring import CONTACT_S, Brought, bring
 from dht_kademlia.core.holders import version_of
 from dht_kademlia.core.messages import ErrorCode, PutValue
 from dht_kademlia.node import Kademlia
@@ -97,7 +97,9 @@ async def _hand_over(node: Kademlia, public: bytes) -> int:
     if not items:
         return 0
     contact = Contact(public, node.transports.addresses.find(public))
-    done = await bring(node, contact, items)
+    done = Brought(0, answered=False)
+    with anyio.move_on_after(CONTACT_S):
+        done = await bring(node, contact, items)
     if not done.answered:
         _owe_again(node, public, owed)
     log.info(

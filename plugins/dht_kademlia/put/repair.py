@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from dht_kademlia.carry.bring import bring
+from dht_kademlia.carry.bring import CONTACT_S, Brought, bring
 from dht_kademlia.core.holders import version_of
 from dht_kademlia.core.routing_table import ID_BITS
 from dht_kademlia.node import Kademlia
@@ -179,7 +179,9 @@ class Repair:
 
         async def one(load: _Load) -> None:
             async with limiter:
-                result = await bring(self._node, load.contact, load.items, done.move)
+                result = Brought(0, answered=False)
+                with anyio.move_on_after(CONTACT_S):
+                    result = await bring(self._node, load.contact, load.items, done.move)
             done.deliveries += len(load.items)
             done.held += result.held
             if not result.answered:

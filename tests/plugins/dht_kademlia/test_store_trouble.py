@@ -106,14 +106,16 @@ def test_a_salt_is_kept_again_when_the_store_is_back(virtual, make_network, make
         network = make_network()
         items = Failing(TEST_NETWORK, network.clock, name="n1")
         items.away = True
-        async with network.node("n0", full_node=True) as full:
-            async with network.node("n1", items=items, watch_salts=("t",)) as member:
-                await anyio.sleep(5)
-                items.away = False
-                await member.node.probe(network.contact_of("n0"))
-                await full.items.admit([make("u1")], sender=b"")
-                await anyio.sleep(60)
-                assert await member.items.get(make("u1").target)
+        async with (
+            network.node("n0", full_node=True) as full,
+            network.node("n1", items=items, watch_salts=("t",)) as member,
+        ):
+            await anyio.sleep(5)
+            items.away = False
+            await member.node.probe(network.contact_of("n0"))
+            await full.items.admit([make("u1")], sender=b"")
+            await anyio.sleep(60)
+            assert await member.items.get(make("u1").target)
 
     virtual(story)
 
