@@ -7,6 +7,7 @@ the caller's bound before anything is allocated.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Protocol
 
 from skycore.errors import RemoteProtocolError, StreamError
@@ -30,13 +31,22 @@ def frame(body: bytes) -> bytes:
 
 
 class FrameReader:
-    """Read frames from a stream, each at most `size_max` bytes."""
+    """Read frames from a stream, each at most `size_max` bytes.
 
-    __slots__ = ("_held", "_size_max", "_source")
+    `begun` is told the size of a frame that did not come in one piece, before the rest is held.
+    """
 
-    def __init__(self, source: FrameSource, size_max: int) -> None:
+    __slots__ = ("_begun", "_held", "_size_max", "_source")
+
+    def __init__(
+        self,
+        source: FrameSource,
+        size_max: int,
+        begun: Callable[[int], None] = lambda size: None,
+    ) -> None:
         self._source = source
         self._size_max = size_max
+        self._begun = begun
         self._held = bytearray()
 
     async def read(self) -> bytes | None:
@@ -54,6 +64,7 @@ class FrameReader:
             self._held += data
         await self._fill(4)
         size = self._size(self._held)
+        self._begun(size)
         await self._fill(4 + size)
         body = bytes(memoryview(self._held)[4 : 4 + size])
         del self._held[: 4 + size]

@@ -47,7 +47,9 @@ _ANSWERED: Final = (RemoteProtocolError, CursorInvalidError, ItemError, StoreErr
 BUDGET_WAIT_MAX_S: Final = 5.0
 REAP_S: Final = 5.0
 LARGE: Final = 65_536
-"""Answers from here on count on `unsent_bytes_max`, bytes."""
+"""Answers from here on count on `unsent_bytes_max`, requests on UNREAD_BYTES_MAX, bytes."""
+UNREAD_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of all requests that are under way: over it, the peer that has most loses its oldest."""
 REQUEST_S: Final = PAGE_TIMEOUT_S
 """For a whole request: waiting for the budget, the work, and a peer that reads slowly."""
 
@@ -83,6 +85,7 @@ class Server:
         self._watches = Watches(node)
         self._budget = Budget(node.settings.peer_bytes_per_s)
         self._unsent: Unsent[_Serving] = Unsent(node.settings.unsent_bytes_max)
+        self._unread: Unsent[_Serving] = Unsent(UNREAD_BYTES_MAX)
         self._open: dict[_Serving, bytes] = {}
         self._by_peer: Counter[bytes] = Counter()
         self._malformed = LimitedLog(log, node.clock.now)
@@ -117,6 +120,7 @@ class Server:
             log.debug("stream ended peer=%s error=%r", short(peer), str(gone))
         finally:
             self._open.pop(serving, None)
+            self._unread.remove(serving)
             self._by_peer[peer] -= 1
             if not self._by_peer[peer]:
                 del self._by_peer[peer]
@@ -140,7 +144,12 @@ class Server:
                     serving.end("too slow" if serving.busy else "idle")
 
     async def _requests(self, stream: Stream, peer: bytes, serving: _Serving) -> None:
-        reader = FrameReader(stream, DHT_FRAME_MAX)
+        def begun(size: int) -> None:
+            if size >= LARGE:
+                for slow in self._unread.add(serving, peer, size):
+                    slow.end("its request took long, and memory ran short")
+
+        reader = FrameReader(stream, DHT_FRAME_MAX, begun)
         clock, idle_s = self._node.clock, self._node.settings.stream_idle_s
         going_on = True
         while going_on:
@@ -155,10 +164,11 @@ class Server:
             serving.busy, serving.deadline = True, clock.now() + REQUEST_S
             self._node.heard(peer)
             if body[0] == DhtMethod.WATCH:
-                await self._watch(stream, reader, peer, serving, body)
+                await self._watch(stream, peer, serving, body)
                 return
             reply, going_on = await self._answer(peer, body)
             self._budget.spend(peer, len(body) + len(reply), clock.now())
+            self._unread.remove(serving)
             await self._send(stream, peer, serving, reply)
 
     async def _send(self, stream: Stream, peer: bytes, serving: _Serving, reply: bytes) -> None:
@@ -206,13 +216,11 @@ class Server:
 
     # --- watches ---------------------------------------------------------------------------------
 
-    async def _watch(
-        self, stream: Stream, reader: FrameReader, peer: bytes, serving: _Serving, body: bytes
-    ) -> None:
+    async def _watch(self, stream: Stream, peer: bytes, serving: _Serving, body: bytes) -> None:
         """Send changes until the peer hangs up, reads too slowly, or says anything at all."""
         self._node.stats.calls_served += 1
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._until_hung_up, reader, tasks.cancel_scope)
+            tasks.start_soon(self._until_hung_up, stream, tasks.cancel_scope)
             try:
                 await self._pages(stream, peer, serving, body)
             except _ANSWERED as trouble:
@@ -241,9 +249,9 @@ class Server:
         with self._watches.place(peer):
             await self._watches.run(peer, request, send)
 
-    async def _until_hung_up(self, reader: FrameReader, scope: anyio.CancelScope) -> None:
-        with suppress(TransportError, RemoteProtocolError):
-            await reader.read()
+    async def _until_hung_up(self, stream: Stream, scope: anyio.CancelScope) -> None:
+        with suppress(TransportError):
+            await stream.receive()  # a whole frame is not waited for: it may never come
         scope.cancel()
 
     def _bad(self, peer: bytes, bad: RemoteProtocolError) -> None:

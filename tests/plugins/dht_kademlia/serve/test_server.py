@@ -260,3 +260,32 @@ def test_g1_a_greedy_peer_waits_and_others_do_not(virtual, make_network, make):
             assert anyio.current_time() - start > 2 or replies[0].code == ErrorCode.BUSY
 
     virtual(story)
+
+
+async def half_send(network, name, to, size):
+    """Open a stream and send a request of 4 MiB but for its last bytes."""
+    stream = await network.exchange.dial(identity(name).public, to.public, DHT_SERVICE)
+    await stream.send(LIMIT.to_bytes(4, "big") + b"\x01")
+    for _ in range(size // 65_536):
+        await stream.send(bytes(65_536))
+    return stream
+
+
+def test_requests_that_are_never_finished_are_bounded_for_all_peers_together(virtual, make_network):
+    async def story():
+        network = make_network()
+        async with network.node("n0", full_node=True) as alice:
+            kept = await half_send(
+                network, "n9", alice, LIMIT // 2
+            )  # has least: the last to suffer
+            streams = [
+                await half_send(network, f"n{1 + n % 3}", alice, 1024 * 1024) for n in range(36)
+            ]
+            await anyio.sleep(1)
+            broken = [s for s in streams if s._broken or s._ended]
+            assert len(streams) + 1 - len(broken) == 16  # times 4 MiB
+            assert not (kept._broken or kept._ended)
+            (pong,) = await talk(network, "n8", alice, (1, Ping()))
+            assert pong.mode == "full"
+
+    virtual(story)

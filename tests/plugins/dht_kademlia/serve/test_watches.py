@@ -236,6 +236,18 @@ def test_a_word_on_a_watching_stream_ends_it(virtual, make_network):
     virtual(story)
 
 
+def test_a_word_that_is_never_finished_ends_it_too(virtual, make_network):
+    async def story():
+        network = make_network()
+        async with server(network) as alice, watch(network, "n1", alice) as reader:
+            await reader.page()
+            await reader.stream.send(LIMIT.to_bytes(4, "big") + b"\x01")
+            with pytest.raises(StreamError):
+                await reader.page(5)
+
+    virtual(story)
+
+
 def test_g1_a_watch_pays_from_the_peers_budget(virtual, make_network, make):
     async def story():
         network = make_network()
