@@ -31,6 +31,7 @@ from skycore.contracts.status import StatusSource
 from skycore.contracts.store import Items
 from skycore.contracts.streams import StreamListener, Streams
 from skycore.contracts.transport import Transports
+from skycore.errors import StoreError
 from skycore.events import Events
 from skycore.model.addresses import Contact, parse_contact
 from skycore.model.items import Lease, MutableItem
@@ -84,7 +85,10 @@ async def open_kademlia(
         try:
             yield node
         finally:
-            save_table(node, files)
+            try:
+                save_table(node, files)
+            except StoreError as trouble:
+                log.warning("cannot save the contacts error=%r", str(trouble))
             tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True), anyio.move_on_after(1.0):
                 await client.aclose()

@@ -84,7 +84,10 @@ class Live:
             try:
                 yield
             finally:
-                await self._save()
+                try:
+                    await self._save()
+                except StoreError as trouble:  # what changed since is pulled again, that is all
+                    log.warning("cannot save the cursors error=%r", str(trouble))
                 tasks.cancel_scope.cancel()
 
     async def _save(self) -> None:
@@ -92,8 +95,8 @@ class Live:
             self._is_dirty |= followed.is_dirty
             followed.is_dirty = False
         if self._is_dirty:
-            self._is_dirty = False
             self._cursors.save()
+            self._is_dirty = False
 
     def set_mode(self, mode: DhtMode) -> None:
         """Become a full node, or a regular one, until the next start."""
