@@ -13,19 +13,19 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import Final
 
 import anyio
 import h11
 from anyio.abc import ByteStream
 
+from http_asgi.answer import Answer, GoneError, RefusedError
 from http_asgi.core.table import split_target
 from http_asgi.settings import HttpServerSettings
-from skycore.contracts.http import HttpProblem, Message, Scope, plain_problem
+from skycore.contracts.http import HttpProblem, Scope, plain_problem
 from skycore.contracts.runtime import Clock
 
-__all__ = ["Answer", "Bodies", "Connection", "GoneError", "RefusedError", "Request"]
+__all__ = ["Bodies", "Connection", "Request"]
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +33,6 @@ HEAD_BYTES_MAX: Final = 16 * 1024
 READ_BYTES: Final = 64 * 1024
 LINGER_BYTES: Final = 256 * 1024
 LINGER_S: Final = 1.0
-BODILESS: Final = frozenset({204, 304})
-
-
-class GoneError(Exception):
-    """The client went away, or reads too slowly."""
-
-
-class RefusedError(Exception):
-    """The server answers by itself."""
-
-    def __init__(self, problem: HttpProblem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
 
 
 class Bodies:
@@ -116,6 +103,7 @@ class Connection:
         clock: Clock,
         bodies: Bodies,
         serve: Serve,
+        note: Callable[[int], None] = lambda status: None,
     ) -> None:
         self.host = host
         self._stream = stream
@@ -123,6 +111,7 @@ class Connection:
         self._clock = clock
         self._bodies = bodies
         self._serve = serve
+        self._note = note
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         self._waiting: anyio.CancelScope | None = None
         self._is_head = False
@@ -182,6 +171,7 @@ class Connection:
             return b""
 
     async def _next(self) -> Request | None:
+        self._is_head = False
         if self.is_stopping:
             return None
         with anyio.move_on_after(self._settings.head_s_max) as self._waiting:
@@ -194,6 +184,7 @@ class Connection:
                     HttpProblem(408, f"the request's head did not come within {limit_s:g} s")
                 )
             return None
+        self._is_head = isinstance(event, h11.Request) and event.method == b"HEAD"
         if not isinstance(event, h11.Request):
             return None
         try:
@@ -202,7 +193,6 @@ class Connection:
             raise RefusedError(
                 HttpProblem(400, f"the request's target is malformed: {bad}")
             ) from bad
-        self._is_head = event.method == b"HEAD"
         if _size(event) > HEAD_BYTES_MAX:
             raise RefusedError(HttpProblem(431, f"a head has {HEAD_BYTES_MAX} bytes at most"))
         return Request(event, *parts, self._settings.body_bytes_max, dict(event.headers))
@@ -268,7 +258,13 @@ class Connection:
 
     def answer(self) -> Answer:
         """Return what takes an application's answer to the present request."""
-        return Answer(self, self._h11, self._clock, is_head=self._is_head)
+        return Answer(
+            self._h11,
+            self.write,
+            self._clock,
+            is_head=self._is_head,
+            is_last=lambda: self.is_stopping,
+        )
 
     async def refuse(
         self, problem: HttpProblem, body: bytes = b"", wait_s: float = 0.0, *, cors: bool = False
@@ -276,6 +272,7 @@ class Connection:
         """Send a refusal, if no answer has begun; nothing follows it where a body is unread."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             raise GoneError(problem.message)
+        self._note(problem.status)
         self._skip()
         headers = [(b"content-type", b"application/json")]
         if cors:
@@ -312,61 +309,3 @@ def _too_large(limit: int) -> RefusedError:
     return RefusedError(
         HttpProblem(413, f"a body has {limit} bytes at most", "send less, or in several requests")
     )
-
-
-class Answer:
-    """Turns an application's ASGI messages into bytes. `status` is 0 until it begins."""
-
-    def __init__(
-        self, connection: Connection, machine: h11.Connection, clock: Clock, *, is_head: bool
-    ) -> None:
-        self._connection = connection
-        self._h11 = machine
-        self._clock = clock
-        self._is_head = is_head
-        self._start: Message | None = None
-        self.status = 0
-        self.bytes = 0
-        self.is_over = False
-        self.began: Callable[[], None] = lambda: None
-        """Called when the answer begins."""
-
-    async def send(self, message: Message) -> None:
-        """Take one message. Raises `GoneError` where nobody reads, h11's error for nonsense."""
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
-        if message["type"] != "http.response.body" or self.is_over:
-            return
-        body, more = message.get("body", b""), message.get("more_body", False)
-        data = b""
-        if self._start is not None:
-            data = self._head(self._start, None if more else len(body))
-            self._start = None
-        if body and not self._is_bodiless:
-            data += self._h11.send(h11.Data(data=body)) or b""
-        if not more:
-            data += self._h11.send(h11.EndOfMessage()) or b""
-            self.is_over = True
-        self.bytes += len(data)
-        if data:
-            await self._connection.write(data)
-
-    @property
-    def _is_bodiless(self) -> bool:
-        return self._is_head or self.status in BODILESS
-
-    def _head(self, start: Message, size: int | None) -> bytes:
-        self.status = start["status"]
-        headers = [(bytes(name).lower(), bytes(value)) for name, value in start.get("headers", ())]
-        names = {name for name, _ in headers}
-        if size is not None and b"content-length" not in names and self.status not in BODILESS:
-            headers.append((b"content-length", str(size).encode()))
-        if b"date" not in names:
-            headers.append((b"date", formatdate(self._clock.wall_s(), usegmt=True).encode()))
-        if self._connection.is_stopping and b"connection" not in names:
-            headers.append((b"connection", b"close"))
-        response = h11.Response(status_code=self.status, headers=headers)
-        data = self._h11.send(response) or b""
-        self.began()
-        return data

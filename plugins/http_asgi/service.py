@@ -84,8 +84,9 @@ class _Server:
 
     async def _serve(self, stream: ByteStream, host: tuple[str, int], client: str) -> None:
         """Serve a connection; only `stop` ends it early, and not at once."""
+        site = self._site
         connection = Connection(
-            stream, host, self._settings, self._clock, self._bodies, self._site.serve
+            stream, host, self._settings, self._clock, self._bodies, site.serve, site.note
         )
         self._clients[client] += 1
         with anyio.CancelScope(shield=True) as scope:

@@ -11,7 +11,8 @@ from typing import Final
 import anyio
 import h11
 
-from http_asgi.connection import Answer, Connection, GoneError, RefusedError, Request
+from http_asgi.answer import Answer, GoneError, RefusedError
+from http_asgi.connection import Connection, Request
 from http_asgi.core.rates import Rates, client_of
 from http_asgi.core.table import Proxies, Table
 from http_asgi.polish import polished
@@ -144,6 +145,10 @@ class Site:
                 (self._clock.now() - began) * 1_000,
             )
 
+    def note(self, status: int) -> None:
+        """Count a refusal."""
+        self.refused[REASONS.get(status, "other")] += 1
+
     async def _refuse(
         self,
         connection: Connection,
@@ -152,7 +157,6 @@ class Site:
         answer: Answer,
         wait_s: float = 0.0,
     ) -> None:
-        self.refused[REASONS.get(problem.status, "other")] += 1
         body = mount.options.problem(problem) if mount else b""
         cors = mount is not None and mount.options.cors
         answer.status = problem.status
@@ -196,7 +200,8 @@ class Site:
                 HttpProblem(504, f"there is no answer within {limit_s}", "try again")
             )
         if not answer.is_over:
-            raise GoneError("the application did not end its answer")
+            self._bugs.warning("no answer routes=%s path=%r", mount.name, request.path[:200])
+            self._failed(answer, SkycoreError("this server made a mistake"))
 
     def _failed(self, answer: Answer, error: SkycoreError) -> None:
         if answer.is_over:  # a framework answered, and told us why
@@ -213,6 +218,7 @@ REASONS: Final = {
     404: "not_found",
     408: "slow_request",
     413: "body_too_large",
+    431: "head_too_large",
     429: "rate",
     500: "bug",
     502: "unreachable",

@@ -118,6 +118,24 @@ async def test_what_is_refused_whole_ends_nothing(kit):
         long = "GET /a HTTP/1.1\r\nHost: x\r\nX: " + "y" * 17_000 + "\r\n\r\n"
         for text, status in ((get("/%ff"), 400), (long, 431), (get("/echo"), 200)):
             assert (await raw.ask(text))[0] == status
+        assert server.counters == {"200 mine": 1, "head_too_large": 1, "malformed": 1}
+
+
+async def test_an_application_that_breaks_http_is_a_bug_of_ours(kit, refusal):
+    async def app(scope, receive, send):
+        headers = [(b"x", b"a\r\nset-cookie: b")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def silent(scope, receive, send):
+        return
+
+    routes = (kit.Routes(app, "/a", "a"), kit.Routes(silent, "/b", "b"))
+    async with kit.server(*routes) as server, kit.raw(server) as raw:
+        for path in ("/a", "/b"):
+            status, _, body = await raw.ask(get(path))
+            assert (status, refusal(body)[0]) == (500, 500)
+        assert server.counters["bug"] == 2
 
 
 async def test_a_body_that_is_too_large_is_refused_before_and_while_it_comes(kit, refusal):
