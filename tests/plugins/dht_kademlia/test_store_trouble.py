@@ -8,7 +8,7 @@ import pytest
 
 from dht_kademlia.put.hints import hand_over
 from skycore.errors import SkycoreError, StoreError, StoreUnreachableError
-from skycore.testing.fakes import TEST_NETWORK
+from skycore.testing.fakes import TEST_NETWORK, MemoryFiles
 from skycore.testing.items import DictItems
 
 READS = ("get", "changes", "fingerprints", "listing", "blocks", "tree", "value", "usage")
@@ -133,5 +133,32 @@ def test_what_is_owed_stays_owed_where_the_store_fails(virtual, make_network, ma
             with pytest.raises(StoreError):
                 await hand_over(node)
             assert len(node.hints) == 1
+
+    virtual(story)
+
+
+class FullDisk(MemoryFiles):
+    """Files that cannot be written any more once `is_full`."""
+
+    is_full = False
+
+    def write(self, name, data):
+        if self.is_full:
+            raise StoreError("no space left")
+        super().write(name, data)
+
+
+def test_a_node_on_a_full_disk_runs_and_ends_quietly(virtual, make_network, make):
+    async def story():
+        network, files = make_network(), FullDisk()
+        async with (
+            network.node("n0", full_node=True) as other,
+            network.node("n1", full_node=True, seeds=("n0",), files=files) as member,
+        ):
+            await anyio.sleep(5)
+            files.is_full = True
+            await other.items.admit([make("u1")], sender=b"")
+            await anyio.sleep(70)
+            assert await member.items.get(make("u1").target)
 
     virtual(story)
