@@ -36,7 +36,7 @@ JUDGED_AT_ONCE = 32
 
 
 class RedisMirror:
-    """`contracts.dht.RenewingMirror`, into one Redis."""
+    """`contracts.dht.RenewingMirror` and `CopyingMirror`, into one Redis."""
 
     name = NAME
 
@@ -99,6 +99,10 @@ class RedisMirror:
                 ticket.expect(key)
                 self._queue.put(Job(key, self._clock.now(), lease=lease, tickets=(ticket,)))
         return await self._told(keys, outcomes, ticket)
+
+    async def copied(self) -> None:
+        """Return once our own store has all that Redis took. `contracts.dht.CopyingMirror`."""
+        await self._copies.catch_up()
 
     # --- on the way -----------------------------------------------------------------------------
 

@@ -14,7 +14,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from skycore import Live
 from skycore.contracts.access import Level
+from skycore.contracts.dht import CopyingMirror, Mirror
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact, Published, Publisher
 from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
@@ -71,7 +73,11 @@ class MirroredResult(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def open_publish_rpc(
-    publisher: Publisher, namespaces: Namespaces, items: Items, identity: Identity
+    publisher: Publisher,
+    namespaces: Namespaces,
+    items: Items,
+    mirrors: Live[Mirror],
+    identity: Identity,
 ) -> AsyncIterator[RpcService]:
     """Offer the methods."""
 
@@ -86,6 +92,9 @@ async def open_publish_rpc(
         return _counted(facts, done)
 
     async def mirrored(params: MirroredParams, context: RpcContext) -> MirroredResult:
+        for mirror in mirrors:
+            if isinstance(mirror, CopyingMirror):
+                await mirror.copied()
         return await _mirrored(items, identity.public, params)
 
     class Methods:

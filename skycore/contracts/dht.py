@@ -14,6 +14,7 @@ from skycore.model.items import Lease, MutableItem, StoredItem
 from skycore.model.keys import PubKey
 
 __all__ = [
+    "CopyingMirror",
     "Dht",
     "DhtMode",
     "Difference",
@@ -239,4 +240,13 @@ class RenewingMirror(Mirror, Protocol):
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[PutReport]:
         """Bring leases there; one report each, in order. NOT_HELD asks for the item."""
+        ...
+
+
+@runtime_checkable
+class CopyingMirror(Mirror, Protocol):
+    """A mirror behind which this node's own store may lag for a moment."""
+
+    async def copied(self) -> None:
+        """Return once our own store has all that this mirror took. Raises `StoreError`."""
         ...

@@ -51,7 +51,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk():
+async def desk(*mirrors):
     clock, me = FakeClock(), identity("me", NETWORK)
     async with (
         open_memory_store(MemoryStoreSettings(), SeededEntropy()) as store,
@@ -59,7 +59,7 @@ async def desk():
         open_publisher(
             PublisherSettings(), me, items, Live([]), DECLARED, clock, MemoryFiles()
         ) as publisher,
-        open_publish_rpc(publisher, DECLARED, items, me) as service,
+        open_publish_rpc(publisher, DECLARED, items, Live(mirrors), me) as service,
     ):
         yield Desk(items, me, service, [])
 
@@ -117,6 +117,30 @@ async def test_whom_this_node_mirrors_page_by_page(monkeypatch):
             found += page.subjects
         assert sorted(found) == sorted(subjects[1:])
         assert one.told[-1] == (1, 1, "records published")
+
+
+class Behind:
+    """A mirror behind which our own store lags, as mirror_redis does."""
+
+    name = "behind"
+
+    def __init__(self):
+        self.later = []
+
+    async def mirror(self, items, *, cas=None, progress=None, blocks=None):
+        raise NotImplementedError
+
+    async def copied(self):
+        for work in self.later:
+            await work()
+
+
+async def test_l6_whom_this_node_mirrors_counts_what_it_has_just_published():
+    behind = Behind()
+    async with desk(behind) as one:
+        row = {"salt": "note", "subject": identity("v1", NETWORK).public.hex(), "json": "x"}
+        behind.later.append(lambda: one.publish(row, delegations=[token(one.me)]))
+        assert (await one.mirrored()).subjects == [row["subject"]]
 
 
 def test_bounds():

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mirror_redis.mirror import RedisMirror
+from skycore.contracts.dht import CopyingMirror
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact
 from skycore.contracts.status import Health
@@ -290,6 +291,15 @@ async def test_c30_a_change_that_redis_took_is_copied_with_others(redis, service
 
         await until(is_copied)
         assert sum(one.items.counters.values()) < 5  # not each by itself
+
+
+async def test_whoever_needs_the_copies_can_wait_for_them(redis, service):
+    async with service(redis.url, copy_s=60) as one:
+        await one.publish("hello", "visor1")
+        assert isinstance(one.mirror, CopyingMirror)
+        assert not await one.items.get(_target("visor1"))
+        await one.mirror.copied()
+        assert await one.items.get(_target("visor1"))
 
 
 async def test_c30_with_copies_first_each_is_kept_before_its_report(redis, service):
