@@ -119,6 +119,8 @@ class Assembly:
     sections: Mapping[str, PluginSettings]
     namespaces: Namespaces
     plan: Plan
+    idle: Sequence[Provider] = ()
+    """What plugins offer and nothing here asks for: routes without an HTTP server, for example."""
 
     def section(self, name: str, model: type[T]) -> T:
         """Return a validated section."""
@@ -133,13 +135,15 @@ def assemble(node: NodeSettings, layers: Layers) -> Assembly:
     sections = validate(models, layers, ignored)
     namespaces = _namespaces(plugins)
     given = {type(s): s for s in sections.values()} | dict.fromkeys(_GIVEN)
+    offered = _providers(plugins)
     plan = make_plan(
-        [*GUARDS, *_providers(plugins)],
+        [*GUARDS, *offered],
         given,
         private=PRIVATE,
         hint_for=lambda contract: _who_provides(contract, plugins),
     )
-    return Assembly(node, layers, plugins, sections, namespaces, plan)
+    idle = [provider for provider in offered if provider not in plan.needs]
+    return Assembly(node, layers, plugins, sections, namespaces, plan, idle)
 
 
 _GIVEN: Sequence[type] = (
@@ -264,6 +268,8 @@ class Node:
         lifecycle = _Lifecycle()
         given = _given(assembly, seams, identity, lifecycle)
         node_name.set(short(identity.public))
+        for part in assembly.idle:
+            log.warning("not started, nothing here asks for it part=%s", part.name)
         async with running(assembly.plan, given) as parts:
             lifecycle.up()
             log.info("ready profile=%s parts=%d", node.profile, len(assembly.plan.order))

@@ -106,6 +106,17 @@ def test_a_missing_part_names_who_could_provide_it() -> None:
     assert "store_sqlite" in bad.value.hint
 
 
+async def test_what_nothing_asks_for_is_not_started_and_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert not put_together("visor").idle
+    settings = {**QUIET, "node": {"enable": ["metrics_prometheus"]}}
+    async with Node.open("visor", settings):
+        pass
+    told = [r.getMessage() for r in caplog.records if "not started" in r.getMessage()]
+    assert told == ["not started, nothing here asks for it part=metrics_prometheus.open_metrics"]
+
+
 def test_two_plugins_with_one_salt_are_refused(offer: Any) -> None:
     from namespaces_skywire.declarations import TP
 
