@@ -128,6 +128,11 @@ class Connection:
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._waiting is not None and not self.is_stopping
+
     def stop(self) -> None:
         """Take no further request."""
         self.is_stopping = True

@@ -75,12 +75,21 @@ class _Server:
             remote = stream.extra(SocketAttribute.remote_address, ("", 0))
             host = (str(remote[0]), int(remote[1]))
             client = client_of(host[0])
-            full = len(self._live) >= self._settings.connections_max
-            if full or self._clients[client] >= self._settings.client_connections_max:
+            if self._clients[client] >= self._settings.client_connections_max or self._is_full():
                 self._site.refused["connections"] += 1
                 await stream.aclose()
             else:
                 tasks.start_soon(self._serve, stream, host, client)
+
+    def _is_full(self) -> bool:
+        """Tell whether there is no place; the connection that has been idle longest makes one."""
+        if len(self._live) < self._settings.connections_max:
+            return False
+        idle = next((connection for connection in self._live if connection.is_idle), None)
+        if idle is not None:
+            self._site.refused["idle"] += 1
+            idle.stop()
+        return idle is None
 
     async def _serve(self, stream: ByteStream, host: tuple[str, int], client: str) -> None:
         """Serve a connection; only `stop` ends it early, and not at once."""

@@ -19,7 +19,7 @@ class HttpServerSettings(PluginSettings):
     listen: str = "127.0.0.1:9080"
     """host:port; port 0 for any free one, an empty host for all of IPv4, empty for no port."""
     connections_max: int = Field(default=1024, ge=1)
-    """Open connections of all clients together; more are closed at once."""
+    """Open connections of all clients together; then the longest idle one makes room."""
     client_connections_max: int = Field(default=64, ge=1)
     """Open connections of one address."""
     body_bytes_max: int = Field(default=MIB, ge=0)

@@ -434,13 +434,36 @@ async def test_an_application_learns_that_its_client_went_away(kit):
 
 
 async def test_connections_of_one_address_are_bounded(kit):
-    async with kit.server(client_connections_max=2) as server:
-        async with kit.raw(server) as one, kit.raw(server) as two, kit.raw(server) as three:
-            assert (await one.ask(get("/status/204")))[0] == 204
-            assert (await two.ask(get("/status/204")))[0] == 204
-            assert await three.ended() == b""
-            assert server.counters["connections"] == 1
-        async with kit.raw(server) as again:
-            while not (await again.ended() if server.connections >= 2 else b"free"):
-                raise AssertionError
-            assert (await again.ask(get("/status/204")))[0] == 204
+    async with (
+        kit.server(client_connections_max=2) as server,
+        kit.raw(server) as one,
+        kit.raw(server) as two,
+        kit.raw(server) as three,
+    ):
+        assert (await one.ask(get("/status/204")))[0] == 204
+        assert (await two.ask(get("/status/204")))[0] == 204
+        assert await three.ended() == b""
+        assert server.counters["connections"] == 1
+        assert (await one.ask(get("/status/204")))[0] == 204
+
+
+async def test_whoever_idles_makes_room_and_whoever_works_does_not(kit):
+    """Else connections that ask nothing would keep everybody else out."""
+    async with (
+        kit.server(connections_max=2) as server,
+        kit.raw(server) as busy,
+        kit.raw(server) as idle,
+    ):
+        await busy.stream.send(get("/wait").encode())
+        await kit.lab.entered.wait()
+        assert (await idle.ask(get("/status/204")))[0] == 204
+        kit.lab.entered = anyio.Event()
+        async with kit.raw(server) as fresh:
+            await fresh.stream.send(get("/wait").encode())
+            assert await idle.ended() == b""
+            assert server.counters["idle"] == 1
+            await kit.lab.entered.wait()
+            async with kit.raw(server) as more:
+                assert await more.ended() == b"", "both work: there is no place"
+            kit.lab.release.set()
+            assert (await busy.answer())[0] == (await fresh.answer())[0] == 200
