@@ -100,9 +100,7 @@ def _said(report: PutReport) -> str:
     return "; ".join(f"{r.peer[:4].hex()} {r.code} {r.text}" for r in report.replicas if r.code)
 
 
-def _put(
-    node: Node, item: MutableItem, stored_min: int = K - 1
-) -> Callable[[], Awaitable[None]]:
+def _put(node: Node, item: MutableItem, stored_min: int = K - 1) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         report = await node.get(Dht).put(item)
         if report.stored < stored_min:
