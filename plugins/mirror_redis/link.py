@@ -87,6 +87,11 @@ class Link:
         )
 
     @property
+    def round_trips(self) -> int:
+        """How often something was sent and answered, or should have been: a batch counts once."""
+        return self.counters["round_trips"]
+
+    @property
     def since_s(self) -> float:
         """Seconds in this state."""
         return self._clock.now() - self._since

@@ -27,7 +27,7 @@ class MirrorStore(RedisStore):
 
     async def standing(self, keys: Sequence[ItemKey]) -> list[Standing]:
         """Return what stands in slots, in one round trip. Raises `StoreError`."""
-        rows = await self._run("standing", *(member_of(*key) for key in keys)) if keys else []
+        rows = await self.run("standing", *(member_of(*key) for key in keys)) if keys else []
         return [
             Standing(bytes.fromhex(rank.decode("ascii")), int(until or b"0", 16), bool(listed))
             for rank, until, listed in rows
@@ -35,10 +35,10 @@ class MirrorStore(RedisStore):
 
     async def look(self) -> bytes:
         """Return which store this is, asked and not remembered. Raises `StoreError`."""
-        await self._run("place")
+        await self.run("place")
         return self.store_id
 
     async def server_ns(self) -> int:
         """Return the server's wall clock. Raises `StoreError`."""
-        [(seconds, micros)] = await self._link.call([(b"TIME",)])
+        [(seconds, micros)] = await self.link.call([(b"TIME",)])
         return (int(seconds) * 1_000_000 + int(micros)) * 1_000

@@ -15,7 +15,6 @@ from redis.exceptions import RedisError
 
 from mirror_redis.dialing import Line
 from mirror_redis.link import Link
-from mirror_redis.settings import RedisStoreSettings
 from skycore.errors import StoreError
 
 __all__ = ["News"]
@@ -34,14 +33,16 @@ class News:
         look: Callable[[], Awaitable[tuple[int, int]]],
         channel: bytes,
         writer: bytes,
-        settings: RedisStoreSettings,
+        *,
+        poll_s: float,
+        retry_s: float,
     ) -> None:
         self._link = link
         self._look = look
         self._channel = channel
         self._writer = writer
-        self._poll_s = settings.poll_s
-        self._retry_s = settings.retry_s
+        self._poll_s = poll_s
+        self._retry_s = retry_s
         self._bell = anyio.Event()
         self._is_watched = False
         self._mark = -1

@@ -17,9 +17,9 @@ from mirror_redis.dialing import Command
 from mirror_redis.failures import AnotherStore, failure_of
 from mirror_redis.link import Link
 
-__all__ = ["Scripts"]
+__all__ = ["STORE", "Scripts"]
 
-_PARTS: Mapping[str, Sequence[str]] = {
+STORE: Mapping[str, Sequence[str]] = {
     "open": ("open",),
     "place": ("common", "place"),
     "get": ("common", "get"),
@@ -37,6 +37,7 @@ _PARTS: Mapping[str, Sequence[str]] = {
     "drop": ("common", "changing", "drop"),
     "sweep": ("common", "changing", "sweep"),
 }
+"""What a store calls: a script by name, and the files of `lua/` that it is put together from."""
 
 
 class _Script(NamedTuple):
@@ -51,15 +52,27 @@ def _load(parts: Sequence[str]) -> _Script:
 
 
 class Scripts:
-    """Calls scripts by name over one link."""
+    """Calls scripts by name over one link.
 
-    def __init__(self, link: Link, replicas_min: int = 0, replicas_wait_s: float = 0) -> None:
+    `parts` says which there are, and `space` what stands between the link's prefix and the name of
+    every key of theirs: a script gets both as KEYS[1].
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        parts: Mapping[str, Sequence[str]] = STORE,
+        *,
+        space: str = "dht:",
+        replicas_min: int = 0,
+        replicas_wait_s: float = 0,
+    ) -> None:
         self._link = link
         self._replicas_min = replicas_min
         wait_ms = max(1, int(replicas_wait_s * 1_000))  # 0 would be for ever
         self._wait: Command = (b"WAIT", b"%d" % replicas_min, b"%d" % wait_ms)
-        self._scripts = {name: _load(parts) for name, parts in _PARTS.items()}
-        self._keys = f"{link.prefix}dht:".encode()
+        self._scripts = {name: _load(files) for name, files in parts.items()}
+        self._keys = f"{link.prefix}{space}".encode()
 
     async def run(self, name: str, *arguments: bytes, is_write: bool = False) -> Any:
         """Run one script. Raises `StoreError`, `AnotherStore`."""

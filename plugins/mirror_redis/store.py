@@ -58,9 +58,11 @@ class RedisStore:
     def __init__(
         self, link: Link, settings: RedisStoreSettings, entropy: Entropy, network: bytes
     ) -> None:
-        self._link = link
+        self.link = link
         self._network = network
-        self._scripts = Scripts(link, settings.replicas_min, settings.replicas_wait_s)
+        self._scripts = Scripts(
+            link, replicas_min=settings.replicas_min, replicas_wait_s=settings.replicas_wait_s
+        )
         self._entropy = entropy
         self._id = b""
         self._replid = b""
@@ -69,31 +71,34 @@ class RedisStore:
         self._writer = entropy.bytes(8).hex().encode()
         channel = f"{link.prefix}dht:news:{link.db}".encode()
         self._who = record(channel, self._writer)
-        self.news = News(link, self._place, channel, self._writer, settings)
-        self._cells = Cells(self._run)
-        self._scans = Scans(self._run, self._run_all, self._shown)
-        self._puts = Puts(self._run_puts, self._run, settings, self._writer)
+        self.news = News(
+            link, self._place, channel, self._writer,
+            poll_s=settings.poll_s, retry_s=settings.retry_s,
+        )  # fmt: skip
+        self._cells = Cells(self.run)
+        self._scans = Scans(self.run, self.run_all, self._shown)
+        self._puts = Puts(self._run_puts, self.run, settings, self._writer)
 
     # --- which store this is --------------------------------------------------------------------
 
     async def open(self) -> bytes:
         """Return what scripts are told of the store: its id ‖ the server's replication id."""
-        if not self._id or self._replid != self._link.replid:
+        if not self._id or self._replid != self.link.replid:
             found, schema, network = await self._scripts.run(
                 "open", self._entropy.bytes(16), number(SCHEMA_VERSION), self._network
             )
             if schema != number(SCHEMA_VERSION):
                 raise StoreVersionError(
-                    f"Redis at {self._link.where} has schema {schema!r}; this program knows"
+                    f"Redis at {self.link.where} has schema {schema!r}; this program knows"
                     f" {SCHEMA_VERSION}",
                     hint="update this program, or set another prefix",
                 )
             if network != self._network:
                 raise StoreUnsupportedError(
-                    f"Redis at {self._link.where} holds records of another network",
+                    f"Redis at {self.link.where} holds records of another network",
                     hint="give each network a prefix of its own: its records are no others'",
                 )
-            self._id, self._replid = bytes(found), self._link.replid
+            self._id, self._replid = bytes(found), self.link.replid
             self._is_now(hashlib.sha256(self._id + self._replid).digest()[:16])
         return self._id + self._replid
 
@@ -104,20 +109,24 @@ class RedisStore:
         if self.store_id != _NO_ID:
             log.warning(
                 "redis holds another store than before: flushed, restored or failed over"
-                " at=%s store=%s", self._link.where, store_id.hex()[:8],
+                " at=%s store=%s", self.link.where, store_id.hex()[:8],
             )  # fmt: skip
-            self._link.counters["other_store"] += 1
+            self.link.counters["other_store"] += 1
         self.store_id = store_id
         self._cells.forget()
         self.news.ring()
 
-    async def _run(self, name: str, *arguments: bytes) -> Any:
-        """Run a script that reads."""
-        return (await self._run_all(name, [arguments]))[0]
+    async def run(self, name: str, *arguments: bytes) -> Any:
+        """Run a script of lua/ in this store, as one that reads. Raises `StoreError`."""
+        return (await self.run_all(name, [arguments]))[0]
 
-    async def _run_all(
+    async def run_all(
         self, name: str, calls: Sequence[Sequence[bytes]], *, is_write: bool = False
     ) -> list[Any]:
+        """Run a script several times in one step and one round trip. Raises `StoreError`.
+
+        Each call is told which store is meant; where another one is found there, it is asked again.
+        """
         for _ in range(3):
             store = await self.open()
             try:
@@ -126,12 +135,12 @@ class RedisStore:
                 )
             except AnotherStore:
                 self._id = b""
-                await self._link.hang_up()  # who is primary may be known to new connections only
-        raise StoreError(f"Redis at {self._link.where}: {_ANOTHER}")
+                await self.link.hang_up()  # who is primary may be known to new connections only
+        raise StoreError(f"Redis at {self.link.where}: {_ANOTHER}")
 
     async def _change(self, name: str, calls: Sequence[Sequence[bytes]]) -> list[Any]:
         """Run a script that writes; its answers begin with the mark of the change."""
-        replies = await self._run_all(
+        replies = await self.run_all(
             name, [(self._who, *arguments) for arguments in calls], is_write=True
         )
         for reply in replies:
@@ -164,7 +173,7 @@ class RedisStore:
             "rows that cannot be read are dropped from redis rows=%d first=%s",
             len(slots), slots[0][4:20].decode("ascii", "replace"),
         )  # fmt: skip
-        self._link.counters["damaged"] += len(slots)
+        self.link.counters["damaged"] += len(slots)
         await self._change("drop", [slots])
 
     async def get(self, targets: Sequence[bytes]) -> Sequence[tuple[StoredItem, ...]]:
@@ -183,7 +192,7 @@ class RedisStore:
         members = [member_of(target, c) for target in targets for c in classes]
         items: list[StoredItem] = []
         while True:
-            end, looked, rows = await self._run("get", number(REPLY_BYTES), *members)
+            end, looked, rows = await self.run("get", number(REPLY_BYTES), *members)
             items += await self._shown(rows)
             members = members[looked:]
             if not members:
@@ -226,7 +235,7 @@ class RedisStore:
         while wanted:
             part = wanted[:BLOCKS_ASKED_MAX]
             limits = record(number(REPLY_BYTES), number(BLOCK_MAX))
-            looked, blocks = await self._run("blocks", limits, b"".join(part))
+            looked, blocks = await self.run("blocks", limits, b"".join(part))
             for name, block in zip(part[:looked], blocks, strict=True):
                 if hashlib.sha256(block).digest() == name:
                     found[name] = block
@@ -236,8 +245,8 @@ class RedisStore:
             wanted = wanted[looked:]
         if damaged:
             log.error("damaged blocks are forgotten blocks=%d", len(damaged) // 2)
-            self._link.counters["damaged"] += len(damaged) // 2
-            await self._run("unblock", b"", *damaged)
+            self.link.counters["damaged"] += len(damaged) // 2
+            await self.run("unblock", b"", *damaged)
         return [found.get(name) for name in hashes]
 
     async def history(self, target: bytes, limit: int) -> Sequence[StoredItem]:
@@ -246,14 +255,14 @@ class RedisStore:
 
     async def usage(self) -> Mapping[bytes, Usage]:
         """Return what is held under each salt."""
-        return _usages(await self._run("usage"))
+        return _usages(await self.run("usage"))
 
     async def signer_usage(self, accounts: Sequence[bytes]) -> Sequence[Usage]:
         """Return what is held on each account."""
         found: dict[bytes, Usage] = {}
         asked = list(dict.fromkeys(accounts))
         for start in range(0, len(asked), CALL_ITEMS_MAX):
-            found |= _usages(await self._run("usage", *asked[start : start + CALL_ITEMS_MAX]))
+            found |= _usages(await self.run("usage", *asked[start : start + CALL_ITEMS_MAX]))
         return [found[account] for account in accounts]
 
     # --- writing --------------------------------------------------------------------------------
@@ -291,7 +300,7 @@ class RedisStore:
         count = 0
         while True:
             [(_, dropped, more)] = await self._change("sweep", [[limits]])
-            self._link.warn("clock_ahead" if dropped < 0 else "")
+            self.link.warn("clock_ahead" if dropped < 0 else "")
             count += max(int(dropped), 0)
             if not more:
                 return count
@@ -299,7 +308,7 @@ class RedisStore:
     # --- others ---------------------------------------------------------------------------------
 
     async def _place(self) -> tuple[int, int]:
-        end, mark = await self._run("place")
+        end, mark = await self.run("place")
         return end, mark
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
