@@ -10,19 +10,19 @@ from __future__ import annotations
 __all__ = [
     "AccessDeniedError", "AlreadyRunningError", "AmbiguousProviderError", "CasMismatchError",
     "ConfigError", "CursorInvalidError", "DecodeError", "DependencyCycleError", "DialError",
-    "ExpiredError", "HandshakeAuthError", "HandshakeError", "HandshakeKeyError",
+    "DiscoveryError", "ExpiredError", "HandshakeAuthError", "HandshakeError", "HandshakeKeyError",
     "HandshakeMalformedError", "HandshakeTimeoutError", "HookError", "HttpError", "HttpListenError",
     "HttpReplyError", "HttpStatusError", "HttpTimeoutError", "HttpUnreachableError",
     "InvalidKeyError", "InvalidSignatureError", "ItemError", "KeyFileError", "LocalProtocolError",
     "MissingBlocksError", "MissingProviderError", "NamespaceError", "NonceExhaustedError",
     "NotAuthorisedError", "NotClosestError", "PluginConflictError", "PluginError",
     "PluginLoadError", "PluginNotFoundError", "ProtocolError", "QuotaError", "RecordingError",
-    "RemoteProtocolError", "ReplyError", "RpcError", "SaltTooBigError", "SelfConnectError",
-    "SeqTooFarError", "SeqTooLowError", "SkycoreError", "StoreAuthError", "StoreBusyError",
-    "StoreCorruptError", "StoreError", "StoreFullError", "StoreReadOnlyError", "StoreSlowError",
-    "StoreUnreachableError", "StoreUnsafeError", "StoreUnsupportedError", "StoreVersionError",
-    "StreamError", "TooManyRequestsError", "TransportClosedError", "TransportError",
-    "ValueTooBigError", "WiringError", "WrongNetworkError",
+    "RemoteProtocolError", "ReplyError", "RequestRefusedError", "RpcError", "SaltTooBigError",
+    "SelfConnectError", "SeqTooFarError", "SeqTooLowError", "SkycoreError", "StoreAuthError",
+    "StoreBusyError", "StoreCorruptError", "StoreError", "StoreFullError", "StoreReadOnlyError",
+    "StoreSlowError", "StoreUnreachableError", "StoreUnsafeError", "StoreUnsupportedError",
+    "StoreVersionError", "StreamError", "TooManyRequestsError", "TransportClosedError",
+    "TransportError", "ValueTooBigError", "WiringError", "WrongNetworkError",
 ]  # fmt: skip
 
 
@@ -333,6 +333,18 @@ class HttpTimeoutError(HttpError):
 
 class HttpUnreachableError(HttpError):
     """The HTTP server cannot be reached."""
+
+
+class DiscoveryError(SkycoreError):
+    """A discovery service or source cannot answer."""
+
+
+class RequestRefusedError(DiscoveryError):
+    """A discovery server refuses a request; `code` is the HTTP status."""
+
+    def __init__(self, message: str = "", *, code: int = 400, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class AccessDeniedError(SkycoreError):

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from skycore.contracts.access import AccessPolicy
     from skycore.contracts.command import Command
     from skycore.contracts.dht import Dht, Mirror
+    from skycore.contracts.discovery import EntrySource
     from skycore.contracts.http import HttpRoutes
     from skycore.contracts.namespace import Namespace
+    from skycore.contracts.registry import Registry
     from skycore.contracts.rpc import RpcService
     from skycore.contracts.security import Security
     from skycore.contracts.settings import PluginSettings
@@ -136,6 +138,23 @@ class NodeSpec:
         """
 
     @hookspec
+    def skycore_discovery(self) -> Iterable[Factory[EntrySource]]:  # type: ignore[empty-body]
+        """Return who can look up records. Any number, each with its own `name`.
+
+        Seen by whoever looks for addresses, servers or transports, as `Live[EntrySource]`, so that
+        no source waits for another. Contract: `contracts.discovery.EntrySource`. Suite:
+        `EntrySourceContract`.
+        """
+
+    @hookspec
+    def skycore_registries(self) -> Iterable[Factory[Registry]]:  # type: ignore[empty-body]
+        """Return where discovery servers keep who lists what. A node has one, when one is needed.
+
+        Seen by the discovery servers. Contract: `contracts.registry.Registry`. Suite:
+        `RegistryContract`.
+        """
+
+    @hookspec
     def skycore_services(self) -> Iterable[Factory[Any] | Any]:  # type: ignore[empty-body]
         """Return background work: factories, or `Provider(MyContract, factory)`.
 
@@ -155,7 +174,9 @@ def slots() -> Mapping[str, type]:
     """Return which contract each hook's factories provide. Imported when a node is assembled."""
     from skycore.contracts.access import AccessPolicy
     from skycore.contracts.dht import Dht, Mirror
+    from skycore.contracts.discovery import EntrySource
     from skycore.contracts.http import HttpRoutes
+    from skycore.contracts.registry import Registry
     from skycore.contracts.rpc import RpcService
     from skycore.contracts.security import Security
     from skycore.contracts.status import StatusSource
@@ -174,4 +195,6 @@ def slots() -> Mapping[str, type]:
         "skycore_access": AccessPolicy,
         "skycore_status": StatusSource,
         "skycore_http_routes": HttpRoutes,
+        "skycore_discovery": EntrySource,
+        "skycore_registries": Registry,
     }

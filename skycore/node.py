@@ -93,7 +93,13 @@ GUARDS = (
 )
 # What a node has only because something in it asks for it.
 ON_DEMAND = frozenset(
-    {"skycore_stores", "skycore_security", "skycore_transports", "skycore_http_routes"}
+    {
+        "skycore_stores",
+        "skycore_security",
+        "skycore_transports",
+        "skycore_http_routes",
+        "skycore_registries",
+    }
 )
 PRIVATE: Mapping[type, str] = {ItemStore: "gate"}
 

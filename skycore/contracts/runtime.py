@@ -8,7 +8,7 @@ reads a clock, draws randomness, opens a socket, touches the data folder or star
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from skycore.model.network import NetworkConstants
 __all__ = [
     "Clock",
     "ClockCorrected",
+    "DatagramSocket",
+    "Endpoint",
     "Entropy",
     "Files",
     "Identity",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Endpoint = tuple[str, int]
+"""Host (a literal address) and port of a datagram."""
 
 
 class Clock(Protocol):
@@ -100,6 +104,24 @@ class TcpListener(Protocol):
         ...
 
 
+class DatagramSocket(Protocol):
+    """A bound UDP socket. Datagrams may be lost, doubled, cut off or come in another order."""
+
+    host: str
+    port: int
+
+    async def receive(self) -> Sequence[tuple[bytes, Endpoint]]:
+        """Wait for datagrams; return all that are there, at most 64, oldest first.
+
+        What a peer's "port unreachable" would raise is no error here: UDP promises nothing.
+        """
+        ...
+
+    def send(self, data: bytes, to: Endpoint) -> bool:
+        """Send without waiting. False where it was thrown away here (a full buffer, no route)."""
+        ...
+
+
 class Network(Protocol):
     """Sockets. An unreachable peer raises `DialError`, a taken port `TransportError`."""
 
@@ -109,6 +131,13 @@ class Network(Protocol):
 
     def listen_tcp(self, host: str, port: int) -> AbstractAsyncContextManager[TcpListener]:
         """Bind; port 0 takes any free one."""
+        ...
+
+    def open_udp(self, host: str, port: int) -> AbstractAsyncContextManager[DatagramSocket]:
+        """Bind; port 0 takes any free one, an empty host all of IPv4, `::` IPv6 and IPv4.
+
+        Raises `TransportError` for a taken port.
+        """
         ...
 
 

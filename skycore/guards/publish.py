@@ -331,6 +331,12 @@ class _Publisher:
                 code = error.code if error.code >= FIRST_ERROR_CODE else ItemError.code
                 outcome = PutOutcome(code, text=f"{mirror.name}: {error}")
                 columns[column] = [PutReport(outcome)] * count
+            except (
+                Exception
+            ) as bug:  # a mirror's own bug is told as its failure, and stops no other
+                log.exception("mirror failed name=%s", mirror.name)
+                text = f"{mirror.name}: internal error ({type(bug).__name__}); see the node's log"
+                columns[column] = [PutReport(PutOutcome(ItemError.code, text=text))] * count
 
         async with anyio.create_task_group() as tasks:
             for column, mirror in enumerate(mirrors):
