@@ -103,7 +103,7 @@ class Cells:
         """Ask which cells were marked since the last look."""
         mark, marked, _, _, _ = await self._run("ranks", _head(salt, self._mark))
         self._mark = bytes(mark)
-        numbers = {int(cell, 16) for cell in marked}
+        numbers = {number for cell in marked if (number := _number_of(cell)) is not None}
         for known in self._known.values():
             known.stale |= numbers
 
@@ -117,13 +117,24 @@ class Cells:
             _, _, done, last, groups = await self._run("ranks", _head(salt, b""), *words)
             for offset, group in enumerate(groups):
                 for i in range(0, len(group), 3):
-                    target, item_class = slot_of(group[i])
-                    rank = bytes.fromhex(group[i + 1].decode())
-                    found[at + offset].append((target, item_class, rank, int(group[i + 2], 16)))
+                    try:
+                        target, item_class = slot_of(group[i])
+                        rank = bytes.fromhex(group[i + 1].decode())
+                        row = (target, item_class, rank, int(group[i + 2], 16))
+                    except ValueError:  # not written by any of us: readers drop it
+                        continue
+                    found[at + offset].append(row)
             at += done
             if last:
                 bounds[at] = (b"(" + bytes(last), bounds[at][1])
         return found
+
+
+def _number_of(cell: bytes) -> int | None:
+    try:
+        return int(cell, 16)
+    except ValueError:
+        return None
 
 
 def _head(salt: bytes | None, mark: bytes) -> bytes:

@@ -7,8 +7,10 @@ point is closed here and never used again, so nobody ever reads another's reply 
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import redis.asyncio.connection as library
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import RedisError
 
 from mirror_redis.failures import Failure, named
@@ -25,6 +28,7 @@ from mirror_redis.places import Place
 
 __all__ = ["Command", "Dialer", "Line", "Refused", "read_secret", "slices"]
 
+log = logging.getLogger(__name__)
 SLICE_BYTES = 256 * 1024
 """What is packed and written between two breaths of the event loop."""
 VERSION_MIN = (6, 2)
@@ -38,6 +42,25 @@ class Refused(Exception):  # noqa: N818
     def __init__(self, failure: Failure, detail: str) -> None:
         super().__init__(detail)
         self.failure = failure
+
+
+@contextmanager
+def _only_known_errors() -> Iterator[None]:
+    """Let nothing out but what callers look for: whatever else the library raises, a line is gone.
+
+    uvloop, for one, raises RuntimeError where a connection was reset while nobody used it.
+    """
+    try:
+        yield
+    except (RedisError, OSError, Refused):
+        raise
+    except RuntimeError as bad:
+        if "closed" not in str(bad):
+            log.exception("a connection to redis ended in an error of the library")
+        raise BrokenError(str(bad)) from bad
+    except Exception as bad:
+        log.exception("a connection to redis ended in an error of the library")
+        raise BrokenError(f"{type(bad).__name__}: {bad}") from bad
 
 
 def slices(commands: Iterable[Command]) -> Iterator[bytes]:
@@ -78,7 +101,7 @@ class Line:
         """
         self.uses += 1
         for part in slices(commands):
-            with anyio.fail_after(self._timeout_s):
+            with _only_known_errors(), anyio.fail_after(self._timeout_s):
                 await self._connection.send_packed_command([part], check_health=False)
             if len(part) >= SLICE_BYTES:
                 await anyio.lowlevel.checkpoint()  # writing waits for nobody while there is room
@@ -91,7 +114,8 @@ class Line:
     async def read(self) -> Any:
         """Return the next reply, however long it takes; an error reply as a value."""
         try:
-            return await self._connection.read_response()
+            with _only_known_errors():
+                return await self._connection.read_response()
         except RedisError as reply:
             if not self._connection.is_connected:  # no reply: the line is gone
                 raise
@@ -99,7 +123,7 @@ class Line:
 
     async def close(self) -> None:
         """Hang up. Never waits for the other side."""
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), suppress(RedisError, OSError), _only_known_errors():
             await self._connection.disconnect(nowait=True)
 
 
@@ -135,7 +159,7 @@ class Dialer:
         connection = await self._connection()
         line = Line(connection, {}, self._timeout_s)
         try:
-            with anyio.fail_after(self._timeout_s):
+            with _only_known_errors(), anyio.fail_after(self._timeout_s):
                 await connection.connect()
             [info] = await line.exchange([(b"INFO",)])
             if isinstance(info, Exception):
@@ -172,13 +196,15 @@ class Dialer:
             self.place.hosts, sentinel_kwargs=kwargs
         )
         try:
-            with anyio.fail_after(self._timeout_s * len(self.place.hosts)):
+            limit_s = self._timeout_s * len(self.place.hosts)
+            with _only_known_errors(), anyio.fail_after(limit_s):
                 host, port = await sentinel.discover_master(self.place.service)
                 return str(host), int(port)
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(RedisError, OSError):
                 for client in sentinel.sentinels:
-                    await client.aclose()
+                    with _only_known_errors():
+                        await client.aclose()
 
     def check(self, info: dict[str, str]) -> None:
         """Refuse what records must not be given to. Raises `Refused`."""

@@ -110,14 +110,15 @@ class RedisMirror:
         self, items: Sequence[MutableItem], given: Mapping[bytes, bytes]
     ) -> list[PutReport]:
         """Keep a batch here, then bring it: one commit for all, and nothing is lost if it waits."""
-        outcomes = await self._copies.keep(items, given)
+        outcomes = list(await self._copies.keep(items, given))
         judged: list[tuple[RankedItem, Mapping[bytes, bytes]] | None] = []
         for number, (item, outcome) in enumerate(zip(items, outcomes, strict=True), 1):
-            judged.append(
-                (self._copies.judge(item), await self._all_blocks(item, given))
-                if outcome.accepted
-                else None
-            )
+            judged.append(None)
+            try:
+                if outcome.accepted:
+                    judged[-1] = self._copies.judge(item), await self._all_blocks(item, given)
+            except ItemError as error:  # a newer one took its place meanwhile, or it has ended
+                outcomes[number - 1] = PutOutcome(error.code, text=str(error))
             if number % JUDGED_AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()
         ticket = Ticket()  # all of them at once, so that they are one batch

@@ -20,10 +20,11 @@ from mirror_redis.mirror_store import MirrorStore
 from skycore.contracts.runtime import Clock
 from skycore.contracts.store import ItemKey, Outcome, PutOutcome
 from skycore.errors import (
+    ItemError,
     MissingBlocksError,
     SeqTooFarError,
     SeqTooLowError,
-    StoreError,
+    SkycoreError,
 )
 from skycore.model.items import Kind, MutableItem, RankedItem, StoredItem
 from skycore.model.limits import CLOCK_SKEW_MAX_S, MISSING_MAX
@@ -78,7 +79,7 @@ class Writer:
         self.ahead_ns = 0
         """How far this node's clock is ahead of the server's, as it was asked last."""
         self.counters: Counter[str] = Counter()
-        self.trouble: StoreError | None = None
+        self.trouble: SkycoreError | None = None
         """Why the latest batch was not written; None where it was."""
 
     @property
@@ -109,12 +110,12 @@ class Writer:
             try:
                 await self._batch()
                 self.trouble, pause_s = None, 0.0
-            except StoreError as trouble:
+            except SkycoreError as trouble:
                 self._take_note(trouble)
                 pause_s = min(PAUSE_LONGEST_S, max(self._retry_s, 2 * pause_s))
                 await anyio.sleep(pause_s)
 
-    def _take_note(self, trouble: StoreError) -> None:
+    def _take_note(self, trouble: SkycoreError) -> None:
         self.counters["failures"] += 1
         if self.trouble is None or str(self.trouble) != str(trouble):
             log.warning("records wait for redis waiting=%d error=%r", self.waiting, str(trouble))
@@ -154,6 +155,10 @@ class Writer:
             blocks = await self._copies.tree(stored.item)
         except MissingBlocksError:  # replaced while we looked: the newer one is in the queue
             job.settle(None)
+            return False
+        except ItemError as error:  # what our own store has of it cannot be read
+            self.counters["refused"] += 1
+            job.settle(PutOutcome(error.code, text=str(error)))
             return False
         job.blocks = blocks
         job.ranked = RankedItem(
@@ -218,7 +223,7 @@ class Writer:
         """Redis lacks what a lease was for: bring it with the item, if our own store has that."""
         stored = await self._copies.find(job.key)
         if stored is not None and job.lease is not None and stored.digest == job.lease.digest:
-            job.forget_bytes()
-            self._queue.put(job)
+            self._queue.put(Job(job.key, job.since, tickets=job.tickets))
+            job.is_done = True  # another takes its place: this batch has nothing to put back
             return
         job.settle(outcome)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mirror_redis.rows import hex64, member_of, number, record, stored_item
 from skycore.contracts.store import ChangeFilter, ChangePage
-from skycore.errors import CursorInvalidError
+from skycore.errors import CursorInvalidError, StoreError
 from skycore.model.items import Cursor, ItemClass, StoredItem, mutable_item_target
 from skycore.model.limits import ENTRY_BYTES
 
@@ -77,7 +77,7 @@ class Scans:
                 key = (item.target, item.item_class)
                 found.pop(key, None)  # it changed while we read: once, as it is now
                 found[key] = item
-            place = int(float(stopped))
+            place = _position(stopped)
             if more != _LOOK_ON:
                 break
         entries = tuple(found.values())
@@ -154,6 +154,14 @@ class Scans:
                     del seen[member]
         items.sort(key=lambda item: item.item_position, reverse=True)
         return items[: max(limit, 0)]
+
+
+def _position(score: bytes) -> int:
+    """Return a place in the log. Raises `StoreError` for a score that is none of ours."""
+    try:
+        return int(float(score))
+    except (ValueError, OverflowError):
+        raise StoreError("the change log in Redis was changed by somebody else") from None
 
 
 def _start(store_id: bytes, after: Cursor | None) -> int:

@@ -331,9 +331,7 @@ class _Publisher:
                 code = error.code if error.code >= FIRST_ERROR_CODE else ItemError.code
                 outcome = PutOutcome(code, text=f"{mirror.name}: {error}")
                 columns[column] = [PutReport(outcome)] * count
-            except (
-                Exception
-            ) as bug:  # a mirror's own bug is told as its failure, and stops no other
+            except Exception as bug:  # a mirror's own bug stops no other
                 log.exception("mirror failed name=%s", mirror.name)
                 text = f"{mirror.name}: internal error ({type(bug).__name__}); see the node's log"
                 columns[column] = [PutReport(PutOutcome(ItemError.code, text=text))] * count

@@ -94,7 +94,7 @@ async def test_c15_the_reports_are_what_the_mirrors_said(open_house, net):
             assert len(await read(peer)) == 1
 
 
-async def test_c15_a_mirror_that_fails_stops_no_other(net):
+async def test_c15_a_mirror_that_fails_stops_no_other(net, caplog):
     house, peer, mirror = net
 
     class Broken(PeersMirror):
@@ -105,12 +105,19 @@ async def test_c15_a_mirror_that_fails_stops_no_other(net):
         async def mirror(self, items, *, cas=None, progress=None, blocks=None):
             return []
 
-    rest = [Broken("broken", [], b""), Short("short", [], b"")]
+    class Buggy(PeersMirror):
+        async def mirror(self, items, *, cas=None, progress=None, blocks=None):
+            raise RuntimeError("what nobody foresaw")
+
+    rest = [Broken("broken", [], b""), Short("short", [], b""), Buggy("buggy", [], b"")]
     async with publishing(house, [*rest, mirror]) as publisher:
         published = await publisher.publish(note("hello"))
-        assert [report.stored for report in published.reports] == [0, 0, 1]
-        assert published.reports[0].outcome.text == "broken: nobody answers"
-        assert published.reports[1].outcome.text == "short: answered 0 of 1"
+        assert [report.stored for report in published.reports] == [0, 0, 0, 1]
+        texts = [report.outcome.text for report in published.reports]
+        assert texts[0] == "broken: nobody answers"
+        assert texts[1] == "short: answered 0 of 1"
+        assert texts[2] == "buggy: internal error (RuntimeError); see the node's log"
+        assert "RuntimeError: what nobody foresaw" in caplog.text
         assert len(await read(peer)) == 1
 
 
