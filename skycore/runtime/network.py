@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from anyio.lowlevel import checkpoint
 
 from skycore.errors import DialError, TransportError
 from skycore.runtime.tcp import READ_BYTES, TcpStream
+from skycore.runtime.udp import UdpSocket, bind_udp
 
 __all__ = ["RealNetwork", "TcpStream"]
 
@@ -74,7 +75,7 @@ class _Listener:
 
 
 class RealNetwork:
-    """TCP of this machine, for one event loop. `contracts.runtime.Network`."""
+    """TCP and UDP of this machine, for one event loop. `contracts.runtime.Network`."""
 
     def __init__(self) -> None:
         self._buffer = bytearray(READ_BYTES)
@@ -102,22 +103,39 @@ class RealNetwork:
 
         Raises `TransportError` where that is impossible.
         """
-        try:
-            family, address = (await _resolve(host or "0.0.0.0", port))[0]
-            sock = _bind(family, address)
-        except OSError as bad:
-            taken = bad.errno == errno.EADDRINUSE
-            raise TransportError(
-                f"cannot listen on {host or '*'} port {port}: {_words(bad)}",
-                hint="another node may run here; choose another port, or 0 for any free one"
-                if taken
-                else "",
-            ) from bad
+        sock = await _bound(_bind, host, port)
         try:
             yield _Listener(sock, self._buffer)
         finally:
             anyio.notify_closing(sock)
             sock.close()
+
+    @asynccontextmanager
+    async def open_udp(self, host: str, port: int) -> AsyncIterator[UdpSocket]:
+        """Bind; port 0 takes any free one, an empty host all of IPv4, `::` IPv6 and IPv4.
+
+        Raises `TransportError` where that is impossible.
+        """
+        sock = await _bound(bind_udp, host, port)
+        try:
+            yield UdpSocket(sock)
+        finally:
+            anyio.notify_closing(sock)
+            sock.close()
+
+
+async def _bound(bind: Callable[[int, Any], socket.socket], host: str, port: int) -> socket.socket:
+    try:
+        family, address = (await _resolve(host or "0.0.0.0", port))[0]
+        return bind(family, address)
+    except OSError as bad:
+        taken = bad.errno == errno.EADDRINUSE
+        raise TransportError(
+            f"cannot listen on {host or '*'} port {port}: {_words(bad)}",
+            hint="another node may run here; choose another port, or 0 for any free one"
+            if taken
+            else "",
+        ) from bad
 
 
 def _words(bad: OSError) -> str:
