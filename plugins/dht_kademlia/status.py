@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ from dht_kademlia.node import Kademlia
 from dht_kademlia.standing import Followed
 from skycore.contracts.dht import DhtMode
 from skycore.contracts.status import Health, Status
+from skycore.contracts.store import Usage
+from skycore.errors import StoreError
 
 __all__ = ["DhtStatus", "describe", "salt_text"]
 
@@ -24,8 +27,9 @@ def salt_text(salt: bytes) -> str:
 
 
 async def describe(node: Kademlia) -> dict[str, Any]:
-    """Return the facts, as plain data with stable names."""
-    stats, usage = node.stats, await node.items.usage()
+    """Return the facts, as plain data with stable names; what is held only where it is known."""
+    stats = node.stats
+    usage, trouble = await _usage(node)
     sync: dict[str, Any] | None = None
     if stats.last_sync:
         sync = msgspec.to_builtins(msgspec.structs.replace(stats.last_sync, peer=b""))
@@ -39,6 +43,7 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         "bootstrap_nodes": len(node.seeds),
         "items": {salt_text(salt): used.items for salt, used in sorted(usage.items())},
         "bytes": sum(used.bytes for used in usage.values()),
+        "store_trouble": trouble,
         "lookups": dict(sorted(stats.lookups.items())),
         "reads": dict(sorted(stats.reads.items())),
         "answers": dict(sorted(stats.answers.items())),
@@ -57,6 +62,14 @@ async def describe(node: Kademlia) -> dict[str, Any]:
         "sync_bytes": dict(sorted(stats.sync_bytes.items())),
         "last_sync": sync,
     }
+
+
+async def _usage(node: Kademlia) -> tuple[Mapping[bytes, Usage], str]:
+    """Return what is held, or why nobody can say: a store that others share may be away."""
+    try:
+        return await node.items.usage(), ""
+    except StoreError as trouble:
+        return {}, str(trouble)
 
 
 def describe_live(node: Kademlia) -> dict[str, Any]:
@@ -105,8 +118,11 @@ class DhtStatus:
         """Return the truth now. Knowing nobody is degraded, unless there is nobody to ask."""
         fields = await describe(self._node)
         items = sum(fields["items"].values())
-        summary = f"{fields['mode']} node, {fields['peers']} peers, {items} items"
         troubles = []
+        if fields["store_trouble"]:
+            troubles.append(f"the store is away: {fields['store_trouble']}")
+        held = "" if troubles else f", {items} items"
+        summary = f"{fields['mode']} node, {fields['peers']} peers{held}"
         if self._node.seeds and not fields["peers"]:
             troubles.append("no bootstrap node answers")
         if self._node.mode is DhtMode.FULL and self._node.standing.is_refusing:

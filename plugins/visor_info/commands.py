@@ -7,7 +7,7 @@ matter must be seen. Programs get all of it, with --json.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from skycore.console import Console
@@ -42,8 +42,15 @@ def rows(r: Mapping[str, Any]) -> list[tuple[str, object]]:
     for part in r["parts"]:
         found.append((part["name"], f"[{MARKS[part['health']]}] {part['summary']}"))
         fields = [(name, value) for name, value in part["fields"].items() if _says(value)]
-        found += [(f"  {_name(name)}", _plain(name, value)) for name, value in fields]
+        names = {name for name, _ in fields}
+        found += [(f"  {_title(name, names)}", _plain(name, value)) for name, value in fields]
     return found
+
+
+def _title(field: str, others: Collection[str]) -> str:
+    """Return a field's name; `state_s` beside `state` says how long, and must not look like it."""
+    name = _name(field)
+    return f"{name} for" if field.endswith("_s") and field[:-2] in others else name
 
 
 def _says(value: Any) -> bool:

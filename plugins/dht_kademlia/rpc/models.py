@@ -291,3 +291,5 @@ class StatusResult(msgspec.Struct, frozen=True):
     watching: list[dict[str, Any]] = []
     """Whom this node keeps in step with: peer, salt, live, lag_s, items, trouble."""
     last_reconcile: dict[str, Any] | None = None
+    store_trouble: str = ""
+    """Why what is held cannot be told: the store is away."""

@@ -23,9 +23,13 @@ def settings(server: RedisServer, **more):
     }
 
 
-async def redis_status(node):
-    [source] = [s for s in node._parts[StatusSource] if s.name == "redis"]
+async def status_of(node, name):
+    [source] = [s for s in node._parts[StatusSource] if s.name == name]
     return await source.status()
+
+
+async def redis_status(node):
+    return await status_of(node, "redis")
 
 
 async def test_full_nodes_share_one_redis_and_see_each_others_records(redis):
@@ -53,12 +57,18 @@ async def test_m1_a_full_node_starts_answers_and_says_so_while_redis_is_away(tmp
         assert status.fields["hint"]
         with pytest.raises(StoreError):
             await node.get(Items).usage()
+        dht = await status_of(node, "dht")  # which answers all the same
+        assert dht.health.value == "degraded"
+        assert "the store is away: Redis at" in dht.summary
+        assert "it cannot be reached" in dht.fields["store_trouble"]
         server.start()
         try:
             with anyio.fail_after(10):
                 while (await redis_status(node)).fields["state"] != "up":
                     await anyio.sleep(0.02)
             await node.get(Items).usage()
+            dht = await status_of(node, "dht")
+            assert (dht.health.value, dht.fields["store_trouble"]) == ("ok", "")
         finally:
             server.stop()
 

@@ -45,3 +45,10 @@ def test_what_matters_is_said_with_units_and_nothing_is_left_out_silently():
         "peer abababababababab…, salt tp, live yes, lag 3 s\npeer abababababababab…, trouble lost"
     )
     assert not {"  advertised", "  puts", "  refused", "  last reconcile"} & set(found)
+
+
+def test_how_long_a_state_lasts_does_not_look_like_the_state():
+    fields = {"state": "down", "state_s": 90.0, "server": "127.0.0.1:6379/0"}
+    part = {"name": "redis", "health": "down", "summary": "down", "fields": fields}
+    found = dict(rows({**SUMMARY, "parts": [part]}))
+    assert (found["  state"], found["  state for"]) == ("down", "1 min 30 s")
