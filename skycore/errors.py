@@ -10,7 +10,8 @@ from __future__ import annotations
 __all__ = [
     "AccessDeniedError", "AlreadyRunningError", "AmbiguousProviderError", "CasMismatchError",
     "ConfigError", "CursorInvalidError", "DecodeError", "DependencyCycleError", "DialError",
-    "DiscoveryError", "ExpiredError", "HandshakeAuthError", "HandshakeError", "HandshakeKeyError",
+    "DiscoveryError", "EntryNewerError", "ExpiredError", "HandshakeAuthError", "HandshakeError",
+    "HandshakeKeyError",
     "HandshakeMalformedError", "HandshakeTimeoutError", "HookError", "HttpError", "HttpListenError",
     "HttpReplyError", "HttpStatusError", "HttpTimeoutError", "HttpUnreachableError",
     "InvalidKeyError", "InvalidSignatureError", "ItemError", "KeyFileError", "LocalProtocolError",
@@ -337,6 +338,10 @@ class HttpUnreachableError(HttpError):
 
 class DiscoveryError(SkycoreError):
     """A discovery service or source cannot answer."""
+
+
+class EntryNewerError(DiscoveryError):
+    """A discovery server holds an entry of this key that was signed later than ours."""
 
 
 class RequestRefusedError(DiscoveryError):
