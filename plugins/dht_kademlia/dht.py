@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dht_kademlia.core.messages import PutValue
 from dht_kademlia.node import Kademlia
 from dht_kademlia.put.puts import put_many
-from dht_kademlia.reads import read
+from dht_kademlia.reads import ask_one, read
 from dht_kademlia.serve.changelog import changes_from, log_end
 from dht_kademlia.sync.adverts import find_full_nodes
 from dht_kademlia.sync.fullnode import Live
@@ -97,6 +97,15 @@ class KademliaDht:
     async def find_full_nodes(self) -> Sequence[PubKey]:
         """Return the full nodes that advertise themselves, the most recent first."""
         return await find_full_nodes(self._node, self._cursors)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this node is a full node that has had all there is."""
+        return self._node.mode is DhtMode.FULL and self._node.standing.is_complete
+
+    async def ask(self, peer: PubKey, subject: bytes, salt: bytes) -> Sequence[StoredItem]:
+        """Return what exactly this peer holds, verified."""
+        return await ask_one(self._node, await locate(self._node, peer), subject, salt)
 
     async def reconcile(
         self, peer: PubKey, salt: bytes | None = None, *, dry_run: bool = False

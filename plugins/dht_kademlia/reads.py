@@ -23,7 +23,13 @@ from dht_kademlia.core.lookup import READ_QUORUM, Lookup, Outcome
 from dht_kademlia.core.messages import GetValue, PutValue, Value, known_rank, lease_of
 from dht_kademlia.core.routing_table import K
 from dht_kademlia.node import Kademlia
-from skycore.errors import ItemError, MissingBlocksError, ProtocolError, TransportError
+from skycore.errors import (
+    ItemError,
+    MissingBlocksError,
+    ProtocolError,
+    RemoteProtocolError,
+    TransportError,
+)
 from skycore.model.addresses import Contact
 from skycore.model.items import (
     Kind,
@@ -36,7 +42,7 @@ from skycore.model.items import (
 from skycore.model.keys import short
 from skycore.model.numbers import DhtMethod
 
-__all__ = ["read"]
+__all__ = ["ask_one", "read"]
 
 log = logging.getLogger(__name__)
 
@@ -133,18 +139,7 @@ class _Read:
             self._judged[item, lease] = judged
         if known_rank(judged.item_class, judged.rank) > self._best_rank():
             self.blocks = {}
-            self.best = StoredItem(
-                judged.target,
-                judged.item_class,
-                judged.rank,
-                judged.digest,
-                judged.item,
-                contact.public,
-                self._node.clock.wall_ns(),
-                0,
-                0,
-                lease,
-            )
+            self.best = _as_held(judged, lease, contact.public, self._node.clock.wall_ns())
         return judged
 
     def _best_rank(self) -> bytes:
@@ -209,6 +204,43 @@ async def _look(
         best = msgspec.structs.replace(best, assembled=whole)
     node.later(_repair, node, reading, best, blocks)
     return best
+
+
+async def ask_one(
+    node: Kademlia, contact: Contact, subject: bytes, salt: bytes
+) -> Sequence[StoredItem]:
+    """Return what one peer holds, each item judged. See `contracts.dht.Dht.ask`."""
+    target = mutable_item_target(subject, salt)
+    if contact.public == node.identity.public:
+        return await node.items.get(target)
+    reply = await node.ask(contact, DhtMethod.GET_VALUE, GetValue(target))
+    assert isinstance(reply, Value)
+    held: list[StoredItem] = []
+    leases = lease_of(reply.leases, len(reply.items))
+    for item, lease in zip(reply.items, leases, strict=True):
+        try:
+            judged = node.items.judge(item, lease)
+        except ItemError as bad:
+            raise RemoteProtocolError(f"{short(contact.public)} holds a bad item: {bad}") from bad
+        if judged.target != target:
+            raise RemoteProtocolError(f"{short(contact.public)} answered of another record")
+        held.append(_as_held(judged, lease, contact.public, node.clock.wall_ns()))
+    return tuple(sorted(held, key=lambda stored: -stored.item_class))
+
+
+def _as_held(judged: RankedItem, lease: Lease | None, peer: bytes, now_ns: int) -> StoredItem:
+    return StoredItem(
+        judged.target,
+        judged.item_class,
+        judged.rank,
+        judged.digest,
+        judged.item,
+        peer,
+        now_ns,
+        0,
+        0,
+        lease,
+    )
 
 
 def _how(lookup: Lookup) -> str:

@@ -191,6 +191,20 @@ class Dht(Protocol):
         """Return the full nodes that advertise themselves, verified and fresh; ours included."""
         ...
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether this node is a full node that has had, since its start, all there is."""
+        ...
+
+    async def ask(self, peer: PubKey, subject: bytes, salt: bytes) -> Sequence[StoredItem]:
+        """Return the live items that exactly this peer holds, highest class first.
+
+        Verified, and not put together where the value stands in blocks. Empty: it holds none.
+        Raises `TransportError` where it cannot be reached, `ProtocolError` for an answer that is
+        none or that holds what no honest node would hold.
+        """
+        ...
+
     async def reconcile(
         self, peer: PubKey, salt: bytes | None = None, *, dry_run: bool = False
     ) -> ReconcileReport:

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from skycore.contracts.dht import Dht
+from skycore.errors import TransportError
 from skycore.model.items import Kind, MutableItem, make_item
+from skycore.model.keys import PubKey
 from skycore.testing.fakes import TEST_NETWORK, identity
 
 __all__ = ["DhtContract"]
@@ -141,5 +143,31 @@ class DhtContract:
         async def story(dhts: Sequence[Dht], now_s: Callable[[], int]) -> None:
             for dht in dhts:
                 assert len(dht.peers()) == dht.peer_count > 0
+
+        dht_story(story)
+
+    def test_one_peer_says_what_it_holds(self, dht_story: Callable[..., None]) -> None:
+        """Exactly that, deleted or not, and nothing for what it never saw."""
+
+        async def story(dhts: Sequence[Dht], now_s: Callable[[], int]) -> None:
+            assert dhts[0].is_complete
+            assert not dhts[1].is_complete, "a regular node never has everything"
+            item = self.item("alice", now_s(), 3)
+            gone = self.item("alice", now_s(), 4, b"", Kind.TOMBSTONE)
+            peers = [PubKey(peer.public) for peer in dhts[1].peers()]
+            assert not any([await dhts[1].ask(peer, item.subject, b"t") for peer in peers])
+            for put in (item, gone):
+                await dhts[2].put(put)
+                held = [await dhts[1].ask(peer, item.subject, b"t") for peer in peers]
+                assert [stored.item for one in held for stored in one][:1] == [put]
+
+        dht_story(story)
+
+    def test_a_peer_that_is_not_there_cannot_be_asked(self, dht_story: Callable[..., None]) -> None:
+        """Not knowing is not the same as nothing."""
+
+        async def story(dhts: Sequence[Dht], now_s: Callable[[], int]) -> None:
+            with pytest.raises(TransportError):
+                await dhts[1].ask(identity("nobody").public, identity("alice").public, b"t")
 
         dht_story(story)
