@@ -1,0 +1,399 @@
+"""From a discovery server into the DHT: what its directory lists is published, and nothing else.
+
+Why beside the requests and never in them: a write to a server must not wait for a mirror, for a
+signature or for a network (L3, L22). Why by subject and not by change: a subject that changes ten
+times while the mirror is away costs one record when it is back, and memory is bounded by the number
+of subjects. Expiry is a change of the directory like any other, so it becomes a deletion (L6).
+Whether both sides are equal is not assumed but counted, all the time (C46): see `published.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from skycore.contracts.dht import CopyingMirror, Mirror
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.publish import Fact, Published, Publisher
+from skycore.contracts.registry import Listing
+from skycore.contracts.runtime import Clock, Entropy, Identity
+from skycore.contracts.store import Items
+from skycore.discovery.backlog import Backlog
+from skycore.discovery.directory import Directory
+from skycore.discovery.published import PublishedSubjects, digest_of
+from skycore.errors import (
+    ItemError,
+    NamespaceError,
+    NotAuthorisedError,
+    NotClosestError,
+    SkycoreError,
+)
+from skycore.model.keys import short
+from skycore.tasks import backoff_s, every
+
+__all__ = ["Feeding", "MakeBody", "Outlet", "open_feeding"]
+
+log = logging.getLogger(__name__)
+
+MakeBody = Callable[[Listing], Any]
+"""Return what to publish for a listing: the body that the salt's namespace encodes (an entry, or a
+list of entries), without anything that changes by itself. None: nothing, as if it were gone."""
+
+SETTLE_S: Final = 0.1
+"""What changes within so long goes in one batch."""
+BATCH_SUBJECTS: Final = 256
+BATCH_BYTES: Final = 4 * 1024 * 1024
+RETRY_FIRST_S: Final = 1.0
+RETRY_LONGEST_S: Final = 60.0
+REFRESH_S: Final = 900.0
+"""How often everything is handed to the publisher again, who prolongs what is half over."""
+HELD_FROM: Final = 50
+HELD_LOOK_S: Final = 1.0
+HELD_S: Final = 120.0
+"""More than one refresh of a visor: see `Feeding._held_back`."""
+SHOWN_MAX: Final = 5
+EXPECTED_ANEW: Final = 15
+"""Comparisons from one that works out everything anew to the next."""
+LOOKS_WHILE_DIFFERENT: Final = 6
+_WORDS: Final = ("published", "unchanged", "deleted", "refused", "failed", "repaired")
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """What a feeding publishes with: parts that any factory can ask for."""
+
+    publisher: Publisher
+    items: Items
+    mirrors: Collection[Mirror]
+    """`Live[Mirror]`."""
+    namespaces: Namespaces
+    identity: Identity
+    clock: Clock
+    entropy: Entropy
+
+
+class Feeding:
+    """One directory's way to the mirrors, under one salt. Made by `open_feeding`."""
+
+    def __init__(
+        self, directory: Directory, salt: bytes, make_body: MakeBody, outlet: Outlet, name: str
+    ) -> None:
+        self.name = name
+        self.salt = salt
+        self.counters: Counter[str] = Counter()
+        """`published`, `unchanged`, `deleted`, `refused`, `failed`, `repaired`: facts, by end."""
+        self.differences = 0
+        """Subjects whose published record is not what the directory lists, at the last look."""
+        self.trouble = ""
+        """Why nothing is published now; empty while something is."""
+        self.hint = ""
+        self._directory = directory
+        self._make_body = make_body
+        self._outlet = outlet
+        self._published = PublishedSubjects(outlet.items, salt, outlet.identity.public)
+        self._dice = outlet.entropy.random()
+        self._backlog = Backlog(outlet.clock)
+        self._failures = 0
+        self._refused: dict[bytes, str] = {}
+        self._elsewhere: set[bytes] = set()
+        self._expected: dict[bytes, bytes] = {}
+        self._different: list[bytes] = []
+        self._held_since: float | None = None
+        self._verified_at: float | None = None
+        self._verified = 0
+        self._refreshed_at = outlet.clock.now()
+        self._reached: frozenset[str] = frozenset()
+
+    # --- what it says ----------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Subjects that changed and are not published yet: bounded by how many there are."""
+        return len(self._backlog)
+
+    @property
+    def lag_s(self) -> float:
+        """How long the oldest of them has waited, seconds."""
+        return self._backlog.lag_s
+
+    def status_fields(self) -> Mapping[str, Any]:
+        """Return what a server adds to the fields of its status; numbers become metrics."""
+        now = self._outlet.clock.now()
+        age = None if self._verified_at is None else round(now - self._verified_at, 1)
+        fields: dict[str, Any] = {
+            "differences": self.differences,
+            "different_subjects": [subject.hex() for subject in self._different],
+            "verified_s_ago": age,
+            "feed_waiting": self.waiting,
+            "feed_lag_s": round(self.lag_s, 1),
+            **{f"feed_{word}": self.counters[word] for word in _WORDS},
+        }
+        if self.trouble:
+            fields["feed_trouble"] = self.trouble
+        if self.trouble and self.hint:
+            fields["feed_hint"] = self.hint
+        if self._refused:
+            fields["feed_refusals"] = [
+                f"{short(subject)}: {why}"
+                for subject, why in list(self._refused.items())[:SHOWN_MAX]
+            ]
+        return fields
+
+    # --- what changes ----------------------------------------------------------------------------
+
+    def _want(self, subjects: Collection[bytes]) -> None:
+        """Note subjects to publish; this node's own record is its own business (L14)."""
+        own = self._outlet.identity.public
+        for subject in subjects:
+            self._expected.pop(subject, None)
+        self._backlog.add(subject for subject in subjects if subject != own)
+
+    async def follow(self) -> None:
+        """Learn what changes: everything the first time."""
+        with self._directory.subscribe() as changes:
+            while True:
+                self._want(await changes.take())
+
+    async def publish(self) -> None:
+        """Publish what waits, for ever; what fails waits on, tried ever less often."""
+        while True:
+            await self._backlog.some()
+            await anyio.sleep(SETTLE_S)
+            facts = self._batch()
+            if not facts:
+                await anyio.sleep(HELD_LOOK_S)
+            elif not await self._round(facts):
+                await anyio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        self._failures += 1
+        return backoff_s(self._failures, RETRY_FIRST_S, RETRY_LONGEST_S, self._dice)
+
+    async def _round(self, facts: Sequence[Fact]) -> bool:
+        """Publish one batch; False where it came to nothing for all alike."""
+        backlog = self._backlog
+        try:
+            await self._send(facts)
+        except NotAuthorisedError as refused:
+            self._fail(str(refused), self._how_to_authorise())
+            return False
+        except SkycoreError as trouble:
+            self._fail(str(trouble), trouble.hint)
+            return False
+        else:
+            if backlog.taken:
+                backlog.rest(self._pause_s())
+            else:
+                self._failures = 0
+            return True
+        finally:
+            backlog.put_back()
+
+    def _batch(self) -> list[Fact]:
+        """Take facts for the oldest of what waits, as the directory has them now."""
+        facts: list[Fact] = []
+        size, held = 0, self._held_back()
+        for subject in self._backlog.waiting():
+            if len(facts) >= BATCH_SUBJECTS or size >= BATCH_BYTES:
+                break
+            if subject in held:
+                continue
+            self._backlog.take(subject)
+            try:
+                v = self._value(subject)
+            except NamespaceError as bad:
+                self._refuse(subject, str(bad))
+                continue
+            facts.append(Fact(self.salt, v, subject))
+            size += len(v or b"")
+        return facts
+
+    def _value(self, subject: bytes) -> bytes | None:
+        """Return what should be published of a subject. Raises `NamespaceError`."""
+        listing = self._directory.of(subject)
+        body = self._make_body(listing) if listing.entries else None
+        if body is None:
+            return None
+        namespace = self._outlet.namespaces.find(self.salt)
+        if namespace is None:
+            raise NamespaceError(f"no plugin declares the salt {self.salt!r}")
+        return namespace.encode(body)
+
+    def _held_back(self) -> Collection[bytes]:
+        """Return whose deletion waits: when most of the network is gone at once, the table is.
+
+        A registry that was flushed, or restored from an old backup, has everybody back within one
+        refresh. Until then the DHT goes on saying what was true a minute ago; expiry of the records
+        themselves bounds it anyway.
+        """
+        gone = [s for s in self._backlog.waiting() if not self._directory.of(s).entries]
+        now = self._outlet.clock.now()
+        if len(gone) < HELD_FROM or len(gone) <= len(self._directory):
+            self._held_since = None
+            return ()
+        if self._held_since is None:
+            self._held_since = now
+            log.warning(
+                "most subjects are gone at once; their records stay for a while name=%s gone=%d",
+                self.name, len(gone),
+            )  # fmt: skip
+        return set(gone) if now - self._held_since < HELD_S else ()
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    async def _send(self, facts: Sequence[Fact]) -> None:
+        """Publish facts; one that is refused before anything was sent is told from the others."""
+        try:
+            done = await self._outlet.publisher.publish_many(facts)
+        except NotAuthorisedError:
+            raise
+        except ItemError as bad:
+            if len(facts) == 1:
+                self._refuse(facts[0].subject or b"", str(bad))
+                return
+            half = len(facts) // 2
+            await self._send(facts[:half])
+            await self._send(facts[half:])
+            return
+        for fact, each in zip(facts, done, strict=True):
+            self._settle(fact, each)
+
+    def _settle(self, fact: Fact, done: Published) -> None:
+        subject = fact.subject or b""
+        if not done.unchanged and not any(report.stored for report in done.reports):
+            self.counters["failed"] += 1
+            why = next((r.outcome.text for r in done.reports if r.outcome.text), "nobody took it")
+            self._fail(why, "")
+            return
+        self._backlog.done(subject)
+        self._refused.pop(subject, None)
+        self.trouble = self.hint = ""
+        word = "unchanged" if done.unchanged else "deleted" if fact.v is None else "published"
+        self.counters[word] += 1
+        if not self._backlog.waits(subject):
+            self._expected[subject] = digest_of(fact.v)
+        if any(r.outcome.code == NotClosestError.code for r in done.reports):
+            self._elsewhere.add(subject)
+        elif done.reports:
+            self._elsewhere.discard(subject)
+
+    def _refuse(self, subject: bytes, why: str) -> None:
+        """Give a record up until it changes: no later try can end otherwise."""
+        self.counters["refused"] += 1
+        self._backlog.done(subject)
+        if subject not in self._refused:
+            log.warning("cannot be published name=%s pk=%s: %s", self.name, short(subject), why)
+        self._refused[subject] = why[:200]
+
+    def _fail(self, why: str, hint: str) -> None:
+        if why != self.trouble:
+            log.warning("not published name=%s waiting=%d: %s", self.name, self.waiting, why)
+        self.trouble, self.hint = why, hint
+
+    def _how_to_authorise(self) -> str:
+        key, salt = self._outlet.identity.public.hex(), self.salt.decode(errors="replace")
+        return (
+            f"where the network's authority is: `skynode network delegate {key} --salt {salt}`;"
+            " add what it prints to [publisher] delegations here"
+        )
+
+    # --- comparing -------------------------------------------------------------------------------
+
+    async def verify(self) -> None:
+        """Compare what the directory lists with what stands published, and mend what differs.
+
+        Raises `StoreError`. While the directory is not in step nothing is concluded from it.
+        """
+        if self._directory.trouble or not self._directory.is_loaded:
+            return
+        self._refresh()
+        for mirror in tuple(self._outlet.mirrors):
+            if isinstance(mirror, CopyingMirror):
+                await mirror.copied()
+        await self._published.look()
+        if self._verified % EXPECTED_ANEW == 0:
+            self._expected.clear()
+        self._verified += 1
+        different = await self._compare()
+        stray = [s for s in different if s not in self._backlog and s not in self._refused]
+        self.counters["repaired"] += len(stray)
+        self._want(stray)
+        self.differences, self._different = len(different), different[:SHOWN_MAX]
+        self._verified_at = self._outlet.clock.now()
+
+    def _refresh(self) -> None:
+        """Hand everything to the publisher again: now and then, and when a mirror came up."""
+        now = self._outlet.clock.now()
+        reached = frozenset(mirror.name for mirror in self._outlet.mirrors)
+        if reached <= self._reached and now - self._refreshed_at < REFRESH_S:
+            return
+        self._refreshed_at, self._reached = now, reached
+        self._want([listing.subject for listing in tuple(self._directory)])
+
+    async def _compare(self) -> list[bytes]:
+        """Return the subjects whose published record is not what the directory lists."""
+        now_s = self._outlet.clock.wall_s()
+        listed = {listing.subject for listing in tuple(self._directory)}
+        listed.discard(self._outlet.identity.public)
+        self._refused = {s: why for s, why in self._refused.items() if s in listed}
+        self._elsewhere &= listed
+        for subject in self._expected.keys() - listed:
+            del self._expected[subject]
+        different = []
+        for number, subject in enumerate(sorted(listed.union(self._published.subjects(now_s)))):
+            if number % BATCH_SUBJECTS == BATCH_SUBJECTS - 1:
+                await anyio.lowlevel.checkpoint()
+            if subject in self._elsewhere:
+                continue
+            if self._expect(subject) != self._published.digest(subject, now_s):
+                different.append(subject)
+        return different
+
+    def _expect(self, subject: bytes) -> bytes:
+        expected = self._expected.get(subject)
+        if expected is None:
+            try:
+                expected = digest_of(self._value(subject))
+            except NamespaceError as bad:
+                self._refused.setdefault(subject, str(bad)[:200])
+                return b"refused"
+            if not self._backlog.waits(subject) and self._directory.of(subject).entries:
+                self._expected[subject] = expected
+        return expected
+
+
+@asynccontextmanager
+async def open_feeding(
+    directory: Directory,
+    salt: bytes,
+    make_body: MakeBody,
+    outlet: Outlet,
+    *,
+    name: str,
+    verify_s: float = 60.0,
+) -> AsyncIterator[Feeding]:
+    """Publish what a directory lists, for as long as the context lasts; compare every `verify_s`.
+
+    `name` stands in log lines. Needs a delegation of the network's authority for the salt; without
+    one everything waits, and the status says which command to run.
+    """
+    feeding = Feeding(directory, salt, make_body, outlet, name)
+
+    def pause_s() -> float:
+        return verify_s / LOOKS_WHILE_DIFFERENT if feeding.differences else verify_s
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(feeding.follow)
+        tasks.start_soon(feeding.publish)
+        tasks.start_soon(lambda: every(pause_s, feeding.verify, name=f"{name} verify"))
+        try:
+            yield feeding
+        finally:
+            tasks.cancel_scope.cancel()

@@ -1,0 +1,293 @@
+"""From the DHT into a discovery server: what subjects sign themselves is listed there, too.
+
+Why at all: a visor whose record is well kept by the DHT need not also tell a server every 90 s; the
+server learns it from the DHT, and its list stays whole (L12). Why only what a subject signed for
+itself: what a server mirrored must never come back as news and keep itself alive. Why entries live
+on for a while when the source breaks: not knowing is not the same as gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+
+from skycore.contracts.discovery import EntrySource, FollowedSource, Record
+from skycore.contracts.registry import Listed, RegistryWrite
+from skycore.contracts.runtime import Clock, Entropy
+from skycore.discovery.directory import Directory
+from skycore.errors import DiscoveryError, NamespaceError, SkycoreError, StoreFullError
+from skycore.model.keys import short
+from skycore.tasks import backoff_s, every
+
+__all__ = ["MakeEntries", "Taking", "open_taking"]
+
+log = logging.getLogger(__name__)
+
+MakeEntries = Callable[[Record], Sequence[Listed]]
+"""Return what a record (with a body) says, as the server lists it. May raise `NamespaceError`."""
+
+LOOK_S: Final = 5.0
+"""How often sources that came up later are looked for."""
+WRITES_AT_ONCE: Final = 256
+SUBJECTS_MAX: Final = 200_000
+"""Subjects of one source whose entries can be prolonged; the longest unheard are let go."""
+PROLONG_S: Final = 30.0
+"""How often that is done while a source is broken."""
+PROLONGED_S: Final = 90.0
+"""For how long each time."""
+BROKEN_MAX_S: Final = 600.0
+SETTLED_S: Final = 60.0
+"""A source that was mended has caught up after so long."""
+_WORDS: Final = ("taken", "deleted", "refused", "ignored", "prolonged")
+RETRY_FIRST_S: Final = 1.0
+RETRY_LONGEST_S: Final = 30.0
+
+
+@dataclass
+class _Held:
+    """What was taken of a subject: enough to say it again."""
+
+    stamp: int
+    until_s: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass
+class _Source:
+    """A source that is followed, and what was taken from it."""
+
+    source: FollowedSource
+    held: OrderedDict[bytes, _Held] = field(default_factory=OrderedDict)
+    broken_at: float | None = None
+    unsure_until: float = 0.0
+    """Until when what it does not repeat lives on."""
+    trouble: str = ""
+    records: int = 0
+
+
+class Taking:
+    """One salt's way from local sources into a directory. Made by `open_taking`."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        salt: bytes,
+        sources: Iterable[EntrySource],
+        make_entries: MakeEntries,
+        clock: Clock,
+        entropy: Entropy,
+        name: str,
+    ) -> None:
+        self.name = name
+        self.salt = salt
+        self.counters: Counter[str] = Counter()
+        """`taken`, `deleted`, `refused`, `ignored` (not signed by the subject), `prolonged`."""
+        self._directory = directory
+        self._sources = sources
+        self._make_entries = make_entries
+        self._clock = clock
+        self._dice = entropy.random()
+        self._followed: dict[str, _Source] = {}
+
+    def status_fields(self) -> Mapping[str, Any]:
+        """Return what a server adds to the fields of its status; numbers become metrics."""
+        followed = self._followed.values()
+        return {
+            "take_subjects": sum(len(one.held) for one in followed),
+            "take_broken": sum(one.broken_at is not None for one in followed),
+            **{f"take_{word}": self.counters[word] for word in _WORDS},
+            "taken_from": {
+                one.source.name: {
+                    "live": one.broken_at is None,
+                    "subjects": len(one.held),
+                    "records": one.records,
+                    "trouble": one.trouble,
+                }
+                for one in followed
+            },
+        }
+
+    async def run(self) -> None:
+        """Follow every local source that can be followed, those that come up later too."""
+        async with anyio.create_task_group() as tasks:
+
+            async def look() -> None:
+                for source in tuple(self._sources):
+                    if source.name in self._followed or not self._is_fit(source):
+                        continue
+                    assert isinstance(source, FollowedSource)
+                    one = _Source(source)
+                    self._followed[source.name] = one
+                    tasks.start_soon(self._follow, one)
+
+            await every(LOOK_S, look, name=f"{self.name} sources")
+
+    def _is_fit(self, source: EntrySource) -> bool:
+        knows = source.salts is None or self.salt in source.salts
+        return knows and source.is_local and isinstance(source, FollowedSource)
+
+    async def _follow(self, one: _Source) -> None:
+        failures = 0
+        while True:
+            try:
+                async with one.source.follow(self.salt) as batches:
+                    async for batch in batches:
+                        self._mended(one)
+                        failures = 0
+                        await self._take(one, batch)
+                raise DiscoveryError("the source ended what it told")
+            except SkycoreError as trouble:
+                self._broke(one, trouble)
+            failures += 1
+            await anyio.sleep(backoff_s(failures, RETRY_FIRST_S, RETRY_LONGEST_S, self._dice))
+
+    # --- records ---------------------------------------------------------------------------------
+
+    async def _take(self, one: _Source, batch: Sequence[Record]) -> None:
+        """Write records into the directory; a registry that is away is waited for.
+
+        The source waits meanwhile: it keeps the newest of each record, so nothing is lost and
+        nothing piles up here.
+        """
+        one.records += len(batch)
+        wanted = {write.subject: write for r in batch if (write := self._write_of(r)) is not None}
+        writes = list(wanted.values())
+        for start in range(0, len(writes), WRITES_AT_ONCE):
+            await self._write(writes[start : start + WRITES_AT_ONCE])
+        now_s = self._clock.wall_s()
+        for write in writes:
+            one.held.pop(write.subject, None)
+            if write.put:
+                until_s = now_s + int(write.lifetime_s)
+                keys = tuple(listed.key for listed in write.put)
+                one.held[write.subject] = _Held(write.stamp, until_s, keys)
+        while len(one.held) > SUBJECTS_MAX:
+            one.held.popitem(last=False)
+
+    def _write_of(self, record: Record) -> RegistryWrite | None:
+        """Return what a record does to the directory; None: nothing."""
+        if record.salt != self.salt or record.signer != record.subject:
+            self.counters["ignored"] += 1
+            return None
+        if record.body is None:
+            self.counters["deleted"] += 1
+            return RegistryWrite(record.subject, whole=True, stamp=record.as_of_ns)
+        lifetime_s = record.until_s - self._clock.wall_s()
+        if lifetime_s <= 0:
+            return None
+        try:
+            put = tuple(self._make_entries(record))
+        except NamespaceError as bad:
+            self._refuse(record.subject, str(bad))
+            return None
+        self.counters["taken"] += 1
+        return RegistryWrite(
+            record.subject,
+            put=put,
+            whole=True,
+            lifetime_s=lifetime_s,
+            stamp=record.as_of_ns,
+            beat=True,
+        )
+
+    def _refuse(self, subject: bytes, why: str) -> None:
+        self.counters["refused"] += 1
+        log.info("a record is not listed name=%s pk=%s: %s", self.name, short(subject), why)
+
+    async def _write(self, writes: Sequence[RegistryWrite]) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._directory.write(writes)
+                return
+            except StoreFullError as full:
+                if len(writes) == 1:
+                    self._refuse(writes[0].subject, str(full))
+                    return
+                for write in writes:
+                    await self._write([write])
+                return
+            except SkycoreError as trouble:
+                attempt += 1
+                if attempt == 1:
+                    log.warning("records wait name=%s error=%r", self.name, str(trouble))
+            await anyio.sleep(backoff_s(attempt, RETRY_FIRST_S, RETRY_LONGEST_S, self._dice))
+
+    # --- a source that is broken -----------------------------------------------------------------
+
+    def _mended(self, one: _Source) -> None:
+        if one.broken_at is not None:
+            log.info("followed again name=%s source=%s", self.name, one.source.name)
+            one.unsure_until = min(one.unsure_until, self._clock.now() + SETTLED_S)
+        one.broken_at, one.trouble = None, ""
+
+    def _broke(self, one: _Source, trouble: SkycoreError) -> None:
+        if one.broken_at is None:
+            one.broken_at = self._clock.now()
+            log.warning(
+                "not followed any more name=%s source=%s error=%r",
+                self.name, one.source.name, str(trouble),
+            )  # fmt: skip
+            one.unsure_until = one.broken_at + BROKEN_MAX_S
+        one.trouble = str(trouble)[:200]
+
+    async def prolong(self) -> None:
+        """Let what broken sources told live on, for up to `BROKEN_MAX_S`. Raises `StoreError`."""
+        for one in self._followed.values():
+            if self._clock.now() >= one.unsure_until:
+                _forget_ended(one, self._clock.wall_s())
+                continue
+            writes = [
+                write
+                for subject, held in one.held.items()
+                if held.until_s - self._clock.wall_s() < PROLONGED_S
+                and (write := self._again(subject, held)) is not None
+            ]
+            for start in range(0, len(writes), WRITES_AT_ONCE):
+                await self._directory.write(writes[start : start + WRITES_AT_ONCE])
+            self.counters["prolonged"] += len(writes)
+
+    def _again(self, subject: bytes, held: _Held) -> RegistryWrite | None:
+        """Return a write that says once more what was taken, as far as it is still listed."""
+        keys = set(held.keys)
+        put = tuple(entry for entry in self._directory.of(subject).entries if entry.key in keys)
+        if not put:
+            return None
+        return RegistryWrite(subject, put=put, lifetime_s=PROLONGED_S, stamp=held.stamp)
+
+
+def _forget_ended(one: _Source, now_s: int) -> None:
+    """What ended while its source could have told of more is not prolonged later."""
+    for subject in [s for s, held in one.held.items() if held.until_s <= now_s]:
+        del one.held[subject]
+
+
+@asynccontextmanager
+async def open_taking(
+    directory: Directory,
+    salt: bytes,
+    sources: Iterable[EntrySource],
+    make_entries: MakeEntries,
+    clock: Clock,
+    entropy: Entropy,
+    *,
+    name: str,
+) -> AsyncIterator[Taking]:
+    """List what subjects sign themselves under a salt, for as long as the context lasts.
+
+    `sources` is `Live[EntrySource]`: those that are local and can be followed count.
+    """
+    taking = Taking(directory, salt, sources, make_entries, clock, entropy, name)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(taking.run)
+        tasks.start_soon(lambda: every(PROLONG_S, taking.prolong, name=f"{name} prolonging"))
+        try:
+            yield taking
+        finally:
+            tasks.cancel_scope.cancel()
