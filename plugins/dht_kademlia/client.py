@@ -30,7 +30,7 @@ __all__ = ["DHT_SERVICE", "Client", "Meter", "Subscription"]
 
 log = logging.getLogger(__name__)
 
-DHT_SERVICE = Service("dht", int(PacketType.DHT), int(Port.DHT))
+DHT_SERVICE = Service("dht", int(PacketType.DHT), int(Port.DHT), looks_up=True)
 PEERS_MAX = 512
 IDLE_S = 30.0
 """Half of what servers allow, so that a pooled stream is closed by us and not under us."""

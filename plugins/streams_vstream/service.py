@@ -181,7 +181,7 @@ class VStreams:
         self._claim(service)
         trouble: StreamError | None = None
         for _ in range(2):
-            transport = await self._transports.ensure(remote)
+            transport = await self._transports.ensure(remote, look_up=not service.looks_up)
             if transport.closed:
                 trouble = StreamError(f"the transport closed: {transport.closed}")
                 continue

@@ -18,6 +18,9 @@ class Service:
     name: str
     packet_type: int
     port: int
+    looks_up: bool = False
+    """Whether these streams are what addresses are looked up with: then no address is looked up
+    to open one, so a lookup never leads to another (`Transports.ensure`)."""
 
 
 class Stream(Protocol):

@@ -177,10 +177,14 @@ class Transports(Protocol):
         """Return where this node takes connections."""
         ...
 
-    async def ensure(self, remote: PubKey, label: str = "ephemeral") -> Transport:
+    async def ensure(
+        self, remote: PubKey, label: str = "ephemeral", *, look_up: bool = True
+    ) -> Transport:
         """Return the live transport to a key, or make one; parallel calls share one dial.
 
-        Raises `DialError` at once where no address is known, else when all of them failed.
+        Where no address is known, or all known ones failed, the sources of `addr` records are
+        asked; not with `look_up=False`, which is for what such a source needs itself: it never
+        waits for somebody else's lookup either. Raises `DialError` where nothing leads there.
         """
         ...
 

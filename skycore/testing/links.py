@@ -186,7 +186,9 @@ class MemoryTransports:
         """Return nothing: there are no addresses in memory."""
         return ()
 
-    async def ensure(self, remote: PubKey, label: str = "ephemeral") -> MemoryTransport:
+    async def ensure(
+        self, remote: PubKey, label: str = "ephemeral", *, look_up: bool = True
+    ) -> MemoryTransport:
         """Return the live transport to a key, or make one."""
         live = self._live.get(remote)
         if live is not None:

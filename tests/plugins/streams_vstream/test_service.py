@@ -435,7 +435,7 @@ async def test_dial_tries_once_more_when_the_transport_dies_in_between():
     async with nodes() as n, n.b.listen(ECHO) as listener:
         ensure, deaths = n.ta.ensure, []
 
-        async def dying(remote, label="ephemeral"):
+        async def dying(remote, label="ephemeral", **more):
             transport = await ensure(remote, label)
             if len(deaths) < limit:
                 deaths.append(transport)
