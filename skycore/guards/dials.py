@@ -5,6 +5,9 @@ into ten minutes of silence for the whole network (C40, O05), and one that a cal
 could fill punished healthy peers (O06). Here the work runs in a task of its own, so no caller's
 cancellation reaches it; the wait starts at half a second; any success, any contact from the peer
 and any new address ends it.
+
+Why two moments: who looks an address up may need links himself (the DHT). He waits only until all
+known addresses have failed, never for a lookup, so no lookup waits for itself.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from skycore.guards.links import Link
 from skycore.model.keys import PubKey, short
 from skycore.tasks import backoff_s
 
-__all__ = ["Dials"]
+__all__ = ["Dial", "Dials"]
 
 log = logging.getLogger(__name__)
 
@@ -30,27 +33,45 @@ REMEMBERED_MAX = 4_096
 """Keys whose failures are remembered; the one that failed longest ago makes room."""
 
 
-class _Dial:
+class Dial:
     """One dial under way, and everybody who waits for it."""
 
-    __slots__ = ("done", "error", "label", "link")
+    __slots__ = ("done", "error", "label", "link", "look_up", "tried")
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, look_up: bool) -> None:
         self.done = anyio.Event()
+        self.tried = anyio.Event()
+        """All that was known has failed; or done."""
         self.error: SkycoreError | None = None
         self.label = label
+        self.look_up = look_up
+        """Whether somebody who waits wants addresses to be looked up."""
         self.link: Link | None = None
+
+    def known_failed(self, error: DialError) -> bool:
+        """End the wait of those who want no lookup; return whether there is anybody else."""
+        if self.look_up:
+            self.error = error
+            self.tried.set()
+        return self.look_up
+
+    def end(self) -> None:
+        """Tell everybody who waits."""
+        self.tried.set()
+        self.done.set()
 
 
 class _Failure:
     """What is remembered of a key that could not be reached."""
 
-    __slots__ = ("attempts", "text", "until")
+    __slots__ = ("attempts", "looked_up_until", "text", "until")
 
     def __init__(self) -> None:
         self.attempts = 0
         self.text = ""
         self.until = 0.0
+        self.looked_up_until = 0.0
+        """As `until`, of the last try that included a lookup."""
 
 
 class Dials:
@@ -58,7 +79,7 @@ class Dials:
 
     def __init__(
         self,
-        work: Callable[[PubKey, str], Awaitable[Link]],
+        work: Callable[[PubKey, Dial], Awaitable[Link]],
         tasks: TaskGroup,
         clock: Clock,
         dice: random.Random,
@@ -76,7 +97,7 @@ class Dials:
         self._limit_s = limit_s
         self._first_s = first_s
         self._longest_s = longest_s
-        self._flying: dict[bytes, _Dial] = {}
+        self._flying: dict[bytes, Dial] = {}
         self._failures: dict[bytes, _Failure] = {}
 
     @property
@@ -88,7 +109,14 @@ class Dials:
         """Forget failures: there is good news of this key."""
         self._failures.pop(public, None)
 
-    async def join(self, remote: PubKey, label: str, stronger: Callable[[str, str], str]) -> Link:
+    async def join(
+        self,
+        remote: PubKey,
+        label: str,
+        stronger: Callable[[str, str], str],
+        *,
+        look_up: bool = True,
+    ) -> Link:
         """Dial, or wait for the dial under way; return the link it made. Raises `DialError`.
 
         A person who asks ("user") is never told to wait for a back-off.
@@ -96,34 +124,35 @@ class Dials:
         dial = self._flying.get(remote)
         if dial is None:
             if label != "user":
-                self._check_patience(remote)
-            dial = self._flying[remote] = _Dial(label)
+                self._check_patience(remote, look_up)
+            dial = self._flying[remote] = Dial(label, look_up)
             self._tasks.start_soon(self._run, remote, dial)
         else:
             dial.label = stronger(dial.label, label)
-        await dial.done.wait()
+            dial.look_up |= look_up
+        await (dial.done if look_up else dial.tried).wait()
         if dial.link is None:  # each caller raises an error of its own: tracebacks grow
             error = dial.error or DialError()
             raise DialError(str(error), hint=error.hint) from error
         return dial.link
 
-    def _check_patience(self, remote: PubKey) -> None:
+    def _check_patience(self, remote: PubKey, look_up: bool) -> None:
         failure = self._failures.get(remote)
         if failure is None:
             return
-        wait = failure.until - self._clock.now()
+        wait = (failure.looked_up_until if look_up else failure.until) - self._clock.now()
         if wait > 0:
             raise DialError(
                 f"{failure.text} (tried {failure.attempts} times; again in {wait:.1f} s)",
                 hint="it is tried at once when the peer contacts us or its address changes",
             )
 
-    async def _run(self, remote: PubKey, dial: _Dial) -> None:
+    async def _run(self, remote: PubKey, dial: Dial) -> None:
         dial.error = DialError("this node stops")  # what waiters hear if we are cancelled
         try:
             async with self._turns:
                 with anyio.move_on_after(self._limit_s) as limit:
-                    dial.link = await self._work(remote, dial.label)
+                    dial.link = await self._work(remote, dial)
                     dial.error = None
             if limit.cancelled_caught:
                 dial.error = DialError(
@@ -136,10 +165,10 @@ class Dials:
             dial.error = DialError(f"cannot reach {short(remote)}: {type(bad).__name__}")
         finally:
             del self._flying[remote]
-            dial.done.set()
-        self._note(remote, dial.error)
+            dial.end()
+        self._note(remote, dial.error, dial.look_up)
 
-    def _note(self, remote: PubKey, error: SkycoreError | None) -> None:
+    def _note(self, remote: PubKey, error: SkycoreError | None, look_up: bool) -> None:
         if error is None:
             self.clear(remote)
             return
@@ -148,6 +177,8 @@ class Dials:
         failure.text = str(error)
         wait = backoff_s(failure.attempts, self._first_s, self._longest_s, self._dice)
         failure.until = self._clock.now() + wait
+        if look_up:
+            failure.looked_up_until = failure.until
         self._failures[remote] = failure
         if len(self._failures) > REMEMBERED_MAX:
             del self._failures[next(iter(self._failures))]

@@ -24,6 +24,7 @@ import anyio
 from anyio.abc import TaskGroup
 from pydantic import Field
 
+from skycore.contracts.discovery import EntrySource
 from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
 from skycore.contracts.security import SecureChannel, Security
 from skycore.contracts.settings import PluginSettings
@@ -40,23 +41,27 @@ from skycore.contracts.transport import (
 from skycore.errors import DialError, PluginConflictError, TransportError
 from skycore.events import Events
 from skycore.guards.addresses import AddressBook, as_seen
-from skycore.guards.dials import Dials
+from skycore.guards.dials import Dial, Dials
 from skycore.guards.handshakes import Handshakes
-from skycore.guards.inbound import Inbound, close_stream, host_of
+from skycore.guards.inbound import Inbound
 from skycore.guards.links import LABELS, PING_TICKS, Link
 from skycore.guards.linktable import LinkTable
+from skycore.guards.outbound import Outbound
 from skycore.guards.refusals import Refusals
+from skycore.guards.resolving import Resolver
 from skycore.model.addresses import Address, Contact
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import HELLO_ADDRESSES_MAX
 from skycore.model.packets import transport_id
 from skycore.tasks import every
+from skycore.wiring import Live
 
 __all__ = ["TransportManager", "TransportsSettings", "open_transports"]
 
 log = logging.getLogger(__name__)
 
 STOP_S = 1.0
+NOBODY: Live[EntrySource] = Live(())
 OWN_PACKET_TYPES = frozenset((6, 8, 9))
 """Error, ping and pong belong to the link."""
 
@@ -74,6 +79,8 @@ class TransportsSettings(PluginSettings):
     """Dials in flight."""
     dial_limit_s: float = Field(default=10.0, gt=0)
     """Longest that making one transport may take, over all types and addresses."""
+    lookup_s: float = Field(default=1.5, gt=0)
+    """How long sources are asked where a key can be dialled, when no known address works."""
     dial_backoff_first_s: float = Field(default=0.5, gt=0)
     """Wait after a first failed dial; doubles with each further one."""
     dial_backoff_longest_s: float = Field(default=20.0, gt=0)
@@ -103,6 +110,7 @@ class TransportManager:
         entropy: Entropy,
         events: Events,
         tasks: TaskGroup,
+        sources: Live[EntrySource] = NOBODY,
     ) -> None:
         self.clock = clock
         self.handlers: dict[int, PacketHandler] = {}
@@ -139,6 +147,20 @@ class TransportManager:
         )
         self._book = AddressBook(keys_max=settings.addresses_max, on_new=self._dials.clear)
         self.addresses: Addresses = self._book
+        self._outbound = Outbound(
+            self._types,
+            security,
+            self._book,
+            Resolver(sources, clock, self.counters, wait_s=settings.lookup_s),
+            self.counters,
+            listening=self.listening,
+            learn=self._learn,
+            welcome=lambda kind, label, channel: self._admit(kind, True, label, channel),
+            known_limit_s=settings.dial_limit_s / 2,
+        )
+
+    async def _dial(self, remote: PubKey, dial: Dial) -> Link:
+        return await self._outbound.dial(remote, dial)
 
     # --- the contract ----------------------------------------------------------------------------
 
@@ -154,7 +176,9 @@ class TransportManager:
         """Return where this node takes connections."""
         return tuple(self._listening)
 
-    async def ensure(self, remote: PubKey, label: str = "ephemeral") -> Transport:
+    async def ensure(
+        self, remote: PubKey, label: str = "ephemeral", *, look_up: bool = True
+    ) -> Transport:
         """Return the live transport to a key, or make one; parallel calls share one dial."""
         if label not in LABELS:
             raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
@@ -162,12 +186,8 @@ class TransportManager:
             raise DialError("this key is our own", hint="ask this node directly")
         link = self._table.find(remote)
         if link is None:
-            if not self._candidates(remote):
-                raise DialError(
-                    f"no address is known for {short(remote)}",
-                    hint=f"skynode tp add {remote.hex()} --address host:port",
-                )
-            made = await self._dials.join(remote, label, _stronger)
+            self._outbound.check_known(remote, look_up=look_up)
+            made = await self._dials.join(remote, label, _stronger, look_up=look_up)
             link = self._table.find(remote)
             if link is None:
                 raise DialError(f"the transport to {short(remote)} was lost at once: {made.closed}")
@@ -253,45 +273,6 @@ class TransportManager:
             except Exception:
                 log.exception("on_change callback failed")
 
-    # --- dialling --------------------------------------------------------------------------------
-
-    def _candidates(self, remote: bytes) -> list[tuple[TransportType, Address]]:
-        """Return what can be tried, type by type, the best address of each first."""
-        known = self.addresses.find(remote)
-        return [(t, a) for name, t in self._types.items() for a in known if a.kind == name]
-
-    async def _dial(self, remote: PubKey, label: str) -> Link:
-        """Try every address until one leads to exactly this key. Raises `DialError`."""
-        failures = []
-        for kind, address in self._candidates(remote):
-            try:
-                channel = await self._secure_outbound(kind, remote, address)
-            except TransportError as bad:
-                self._book.failed(remote, address)
-                failures.append(f"{kind.name} {address.endpoint}: {bad}")
-                continue
-            self._book.worked(remote, address)
-            try:
-                return self._admit(kind.name, True, label, channel)
-            except TransportError:
-                await close_stream(channel)
-                raise
-        self.counters["dials_failed"] += 1
-        raise DialError(f"cannot reach {short(remote)}: " + ("; ".join(failures) or "no address"))
-
-    async def _secure_outbound(
-        self, kind: TransportType, remote: PubKey, address: Address
-    ) -> SecureChannel:
-        stream = await kind.dial(remote, (address,))
-        host = host_of(stream)
-        try:
-            channel = await self._security.outbound(stream, remote, self.listening())
-        except BaseException:
-            await close_stream(stream)
-            raise
-        self._learn(channel, host)
-        return channel
-
     # --- both ways -------------------------------------------------------------------------------
 
     def _learn(self, channel: SecureChannel, host: str) -> None:
@@ -372,6 +353,7 @@ async def open_transports(
     entropy: Entropy,
     lifecycle: Lifecycle,
     events: Events,
+    sources: Live[EntrySource] = NOBODY,
 ) -> AsyncIterator[Transports]:
     """Run the transport manager: listeners are bound now, strangers accepted once we are ready."""
     names = [one.name for one in types]
@@ -383,7 +365,7 @@ async def open_transports(
         bound = [(kind, await stack.enter_async_context(kind.listen())) for kind in types]
         tasks = await stack.enter_async_context(anyio.create_task_group())
         manager = TransportManager(
-            settings, types, security, identity, clock, entropy, events, tasks
+            settings, types, security, identity, clock, entropy, events, tasks, sources
         )
         for address in (a for _, listener in bound for a in listener.addresses):
             log.info("listening type=%s endpoint=%s", address.kind, address.endpoint)

@@ -35,8 +35,8 @@ class Remote:
         settings = {"at_once_max": 64, "limit_s": 10, "first_s": 0.5, "longest_s": 20, **more}
         self.dials = Dials(self.work, tasks, SimClock(), random.Random(1), **settings)
 
-    async def work(self, remote, label):
-        self.calls.append((anyio.current_time(), remote, label))
+    async def work(self, remote, dial):
+        self.calls.append((anyio.current_time(), remote, dial.label))
         await anyio.sleep(self.takes_s)
         if not self.up:
             raise DialError("refused", hint="start it")
