@@ -91,6 +91,8 @@ class Transport(Protocol):
     """Whether we made the connection: decides stream id parity."""
     label: str
     """"user", "automatic" or "ephemeral" (closed after 60 s idle, never registered anywhere)."""
+    peer_keeps: bool
+    """Whether the peer said, with a ping, that its label for it is not "ephemeral"."""
     remote_hello: Hello
     opened_at: float
     rtt_s: float | None

@@ -58,6 +58,7 @@ class MemoryTransport:
         self.remote = remote
         self.dialled = dialled
         self.label = label
+        self.peer_keeps = False
         self.remote_hello = Hello(1, (), remote, 0, bytes(16))
         self.opened_at = 0.0
         self.rtt_s: float | None = None
