@@ -51,6 +51,10 @@ class DirectoryChanges:
     async def take(self) -> set[bytes]:
         """Wait for changes; return the subjects. The first time: all there are, at once."""
         await self._some.wait()
+        return self.take_now()
+
+    def take_now(self) -> set[bytes]:
+        """Return the subjects without waiting; none where nothing changed."""
         self._some = anyio.Event()
         taken, self._subjects = self._subjects, set()
         return taken
