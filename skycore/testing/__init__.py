@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         sim_backend,
         simulate,
     )
+    from skycore.testing.nat import Nat, NatKind
     from skycore.testing.network import SimNetwork
     from skycore.testing.pipes import Link
     from skycore.testing.seams import SimClock, SimFiles
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Link",
+    "Nat",
+    "NatKind",
     "SimClock",
     "SimFiles",
     "SimLoop",
@@ -42,6 +45,8 @@ __all__ = [
 
 _LATER = {
     "Link": "pipes",
+    "Nat": "nat",
+    "NatKind": "nat",
     "SimClock": "seams",
     "SimFiles": "seams",
     "SimLoop": "loop",

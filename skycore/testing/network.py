@@ -1,17 +1,17 @@
-"""SimNetwork: hosts, and TCP between them, in memory and on virtual time, broken at will.
+"""SimNetwork: hosts, TCP and UDP between them, in memory and on virtual time, broken at will.
 
 Why hosts: a node is given `network.host("10.0.0.7")` in place of real sockets and cannot tell.
 Everything that happens is drawn from the seed: latency, loss, where a send is cut in two.
 Trouble has the names of the field's testers: partition, one-way cut, isolate, clog, swizzle
-(clog one by one, mend in another order: FoundationDB), kill. UDP and NAT are not here yet.
+(clog one by one, mend in another order: FoundationDB), kill. What is special of UDP and of NATs
+is in `skycore.testing.udp` and `skycore.testing.nat`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
 
@@ -19,68 +19,30 @@ import anyio
 from anyio.abc import ByteStream
 
 from skycore.errors import DialError, TransportError
+from skycore.testing.listener import BACKLOG_MAX, SimListener
 from skycore.testing.loop import SimLoop
-from skycore.testing.pipes import LOOPBACK, Link, Path, Pipe, SimStream, wake
+from skycore.testing.nat import Nat, NatKind
+from skycore.testing.pipes import LOOPBACK, Link, Path, Pipe, SimStream
 from skycore.testing.trace import Dice, Trace
+from skycore.testing.udp import Post, SimDatagramSocket
 
 __all__ = ["Link", "SimHost", "SimListener", "SimNetwork"]
 
 BUFFER_MAX: Final = 256 * 1024
 """Bytes of one direction, under way or unread, over which a sender waits."""
-BACKLOG_MAX: Final = 128
 SYN_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Waits between attempts to connect; Linux, tcp_syn_retries = 6."""
 FIRST_EPHEMERAL_PORT: Final = 32_768
 ANY_HOST: Final = ("", "0.0.0.0", "::")
 
 
-class SimListener:
-    """A bound socket of a host."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.host, self.port = host, port
-        self.backlog: deque[SimStream] = deque()
-        self.is_closed = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def accept(self) -> ByteStream:
-        """Return the next connection."""
-        if self._waiter is not None:
-            raise anyio.BusyResourceError("accepting from")
-        while not self.backlog and not self.is_closed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        if self.is_closed:
-            raise anyio.ClosedResourceError
-        await anyio.lowlevel.cancel_shielded_checkpoint()
-        return self.backlog.popleft()
-
-    def offer(self, stream: SimStream) -> None:
-        """Take a connection that somebody made, if there is somebody to take it."""
-        if self.is_closed or len(self.backlog) >= BACKLOG_MAX:
-            stream.kill()
-            return
-        self.backlog.append(stream)
-        wake(self._waiter)
-
-    def close(self) -> None:
-        """Close; what nobody accepted is reset."""
-        self.is_closed = True
-        for stream in self.backlog:
-            stream.kill()
-        self.backlog.clear()
-        wake(self._waiter)
-
-
 class _Machine:
-    """A host: its listeners and its ends of connections. Both die with its process."""
+    """A host: its listeners, sockets and ends of connections. All die with its process."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.listeners: dict[int, SimListener] = {}
+        self.sockets: dict[int, SimDatagramSocket] = {}
         self.ends: dict[SimStream, None] = {}
         self.generation = 0
         self._port = FIRST_EPHEMERAL_PORT
@@ -91,6 +53,10 @@ class _Machine:
 
     def forget(self, end: SimStream) -> None:
         self.ends.pop(end, None)
+
+    def is_near(self, other: _Machine, post: Post) -> bool:
+        """Whether two hosts are behind one NAT, or are one."""
+        return self is other or post.behind.get(self.address) is post.behind.get(other.address)
 
 
 class SimNetwork:
@@ -118,13 +84,39 @@ class SimNetwork:
         self._isolated: dict[str, None] = {}
         self._clogged: dict[str, None] = {}
         self._down: dict[str, None] = {}
+        self.post = Post(self)
 
     # --- hosts and paths -------------------------------------------------------------------------
 
-    def host(self, address: str) -> SimHost:
-        """Return a host's view of the network, for one process: after `kill`, ask again."""
+    def host(self, address: str, nat: Nat | None = None) -> SimHost:
+        """Return a host's view of the network, for one process: after `kill`, ask again.
+
+        Behind a NAT it stays there; its address is then known in its own network only.
+        """
         machine = self._machines.setdefault(address, _Machine(address))
+        if nat is not None:
+            self.post.behind[address] = nat
         return SimHost(self, machine)
+
+    def nat(
+        self,
+        kind: NatKind,
+        public: str,
+        *,
+        mapping_s: float = 120.0,
+        keeps_ports: bool = False,
+        hairpin: bool = False,
+    ) -> Nat:
+        """Make a NAT with a public address, to put hosts behind. See `skycore.testing.nat.Nat`."""
+        nat = self.post.nats[public] = Nat(
+            kind,
+            public,
+            mapping_s=mapping_s,
+            keeps_ports=keeps_ports,
+            hairpin=hairpin,
+            seed=self.seed,
+        )
+        return nat
 
     def hosts(self) -> Sequence[str]:
         """Return every address that was ever asked for, in that order."""
@@ -163,8 +155,10 @@ class SimNetwork:
         there = self._pipe(source, target)
         back = self._pipe(target, source)
         here, far = self._machines[source[0]], self._machines[target[0]]
+        nat = self.post.behind.get(source[0])
+        seen = (nat.host, source[1]) if nat and not far.is_near(here, self.post) else source
         one = SimStream(back, there, (source, target), self.buffer_max, here.forget)
-        other = SimStream(there, back, (target, source), self.buffer_max, far.forget)
+        other = SimStream(there, back, (target, seen), self.buffer_max, far.forget)
         one.peer, other.peer = other, one
         here.ends[one] = None
         far.ends[other] = None
@@ -244,6 +238,9 @@ class SimNetwork:
         for listener in list(machine.listeners.values()):
             listener.close()
         machine.listeners.clear()
+        for socket in machine.sockets.values():
+            socket.close()
+        machine.sockets.clear()
         for end in list(machine.ends):
             end.kill()
 
@@ -319,6 +316,8 @@ class SimHost:
         if not (there.open and back.open):
             return None
         machine = network.machine(target[0])
+        if not network.post.takes_tcp(source[0], target[0]):
+            return None
         listener = machine.listeners.get(target[1]) if machine else None
         if listener is not None and len(listener.backlog) >= BACKLOG_MAX:
             return None
@@ -335,14 +334,8 @@ class SimHost:
     @asynccontextmanager
     async def listen_tcp(self, host: str, port: int) -> AsyncIterator[SimListener]:
         """Bind. Raises `TransportError` for a taken port and for somebody else's address."""
-        self._check_alive()
-        if host not in ANY_HOST and self._resolve(host) != self.address:
-            raise TransportError(f"cannot listen on {host}: it is not an address of this host")
         listeners = self._machine.listeners
-        if port in listeners:
-            raise TransportError(f"port {port} of {self.address} is taken")
-        while not port or port in listeners:
-            port = self._machine.next_port()
+        port = self._free(host, port, listeners)
         listener = listeners[port] = SimListener(host, port)
         await anyio.lowlevel.checkpoint()
         try:
@@ -351,6 +344,30 @@ class SimHost:
             if listeners.get(port) is listener:
                 del listeners[port]
             listener.close()
+
+    @asynccontextmanager
+    async def open_udp(self, host: str, port: int) -> AsyncIterator[SimDatagramSocket]:
+        """Bind. Raises `TransportError` for a taken port and for somebody else's address."""
+        sockets = self._machine.sockets
+        port = self._free(host, port, sockets)
+        socket = sockets[port] = SimDatagramSocket(self._network.post, self.address, host, port)
+        await anyio.lowlevel.checkpoint()
+        try:
+            yield socket
+        finally:
+            if sockets.get(port) is socket:
+                del sockets[port]
+            socket.close()
+
+    def _free(self, host: str, port: int, taken: Container[int]) -> int:
+        self._check_alive()
+        if host not in ANY_HOST and self._resolve(host) != self.address:
+            raise TransportError(f"cannot listen on {host}: it is not an address of this host")
+        if port in taken:
+            raise TransportError(f"port {port} of {self.address} is taken")
+        while not port or port in taken:
+            port = self._machine.next_port()
+        return port
 
     def _resolve(self, host: str) -> str:
         return self.address if host == "localhost" or host.startswith("127.") else host

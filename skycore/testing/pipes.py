@@ -41,9 +41,20 @@ class Link:
     """Added to the latency, drawn evenly from 0 to this."""
     bytes_per_s: float = 12_500_000.0
     loss: float = 0.0
-    """Share of sends that must be repeated; TCP turns loss into delay."""
+    """Share of sends that must be repeated (TCP turns loss into delay), of datagrams lost."""
     split: float = 0.0
     """Share of sends that arrive in two parts: finds code that takes a read for a message."""
+    reorder: float = 0.0
+    """Share of datagrams that come up to `reorder_s` late, so that later ones overtake them."""
+    reorder_s: float = 0.02
+    duplicate: float = 0.0
+    """Share of datagrams that arrive twice."""
+    corrupt: float = 0.0
+    """Share of datagrams with one bit turned over, and a checksum that does not show it."""
+    mtu: int = 65_535
+    """Largest IPv4 packet that passes, headers included. Larger datagrams vanish silently."""
+    queue_s: float = 0.5
+    """Datagrams that would wait longer for their turn at `bytes_per_s` are lost."""
 
 
 LOOPBACK: Final = Link(latency_s=0.00002, jitter_s=0.0, bytes_per_s=1e9)
@@ -72,6 +83,15 @@ class Path:
                 delay += repeat
                 repeat *= 2
         return delay
+
+    def datagram_delay_s(self, size: int, now: float, dice: Dice) -> float | None:
+        """Return how long a datagram takes, and take its bandwidth; None where there is no room."""
+        link = self.link
+        begins = self.free_at if self.free_at > now else now
+        if begins - now > link.queue_s:
+            return None
+        self.free_at = begins + size / link.bytes_per_s
+        return self.free_at - now + link.latency_s + link.jitter_s * dice.random()
 
     def set_open(self, is_open: bool, *, gently: bool) -> None:
         """Cut or mend. What was sent meanwhile comes through when TCP repeats it; gently: now."""

@@ -30,6 +30,7 @@ from skycore.node import Node, Seams
 from skycore.settings import read_layers
 from skycore.testing.fakes import InlineWorkers
 from skycore.testing.loop import SimLoop
+from skycore.testing.nat import Nat, NatKind
 from skycore.testing.network import Link, SimNetwork
 from skycore.testing.seams import SimClock, SimFiles, derived_entropy
 from skycore.testing.trace import Trace
@@ -53,6 +54,8 @@ class SimNode:
         self.secret, self.settings = secret, settings
         self.public: PubKey = ED25519.public(secret)
         self.clock = SimClock()
+        self.nat: Nat | None = None
+        """What it is behind; its `address` is then known to its own network only."""
         self.disk: dict[str, bytes] = {}
         self.starts = 0
         self.node: Node | None = None
@@ -144,11 +147,13 @@ class World:
         settings: Mapping[str, Any] | None = None,
         *,
         seeds: Sequence[SimNode] | None = None,
+        nat: NatKind | Nat | None = None,
     ) -> list[SimNode]:
         """Make nodes that do not run yet: each a host, a key and a configuration.
 
         They start from `seeds`, else from the world's. A profile's SQLite store is replaced by
-        one in memory, and its control socket is left out.
+        one in memory, and its control socket is left out. A kind of NAT puts each behind one of
+        its own, a NAT of `network.nat` all of them behind that one.
         """
         fresh = []
         for _ in range(n):
@@ -166,6 +171,9 @@ class World:
                 {"node": {"profile": str(profile)}},
             )
             node = SimNode(index, address, secret, _simulated(merged))
+            node.nat = (
+                self.network.nat(nat, "100" + address[2:]) if isinstance(nat, NatKind) else nat
+            )
             self.nodes.append(node)
             if not self.seeds:
                 self.seeds.append(node)
@@ -179,13 +187,14 @@ class World:
         settings: Mapping[str, Any] | None = None,
         *,
         seeds: Sequence[SimNode] | None = None,
+        nat: NatKind | Nat | None = None,
         pause_s: float = 0.0,
     ) -> list[SimNode]:
         """Prepare nodes and start them, one after the other; return when all are ready.
 
         Without a pause (virtual seconds between two starts) all of them start at one time.
         """
-        fresh = self.prepare(profile, n, settings, seeds=seeds)
+        fresh = self.prepare(profile, n, settings, seeds=seeds, nat=nat)
         for node in fresh:
             await self.start(node)
             await anyio.sleep(pause_s)
@@ -232,7 +241,7 @@ class World:
         seams = Seams(
             clock=node.clock,
             entropy=derived_entropy(self.seed, "node", node.index, node.starts),
-            network=self.network.host(node.address),
+            network=self.network.host(node.address, node.nat),
             files=node._files,
             workers=InlineWorkers(),
         )
