@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -71,7 +71,7 @@ class Outlet:
 
     publisher: Publisher
     items: Items
-    mirrors: Collection[Mirror]
+    mirrors: Iterable[Mirror]
     """`Live[Mirror]`."""
     namespaces: Namespaces
     identity: Identity

@@ -1,0 +1,1 @@
+"""Transport discovery over HTTP: who has which transports; a client role and a server role."""

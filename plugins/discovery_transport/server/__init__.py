@@ -1,0 +1,1 @@
+"""The server role: keeps what edges say, and answers for everybody."""

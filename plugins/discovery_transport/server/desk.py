@@ -1,0 +1,326 @@
+"""Desk: the routes of the transport discovery, from a proven request to an answer.
+
+Who may do what: a key lists and unlists its own; reading is anybody's. Every GET is answered from
+memory; every accepted write is one round trip, its nonce, its entries and its heartbeat together
+(L7). Routes, statuses and shapes: Skywire's transport discovery (docs/protocols/discovery.md).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from discovery_transport.server import fleet as lists
+from discovery_transport.server.fleet import Fleet
+from discovery_transport.server.settings import TransportServerSettings
+from discovery_transport.server.told import (
+    ids_in,
+    is_key,
+    listed,
+    read_entries,
+    read_signed,
+    read_words,
+)
+from skycore.contracts.registry import Listed, RegistryWrite, RegistryWritten
+from skycore.contracts.runtime import Clock, NodeInfo
+from skycore.discovery.answers import Asked, Desk, ErrorShape, Handler, Reply, holds, json_reply
+from skycore.discovery.callers import Caller, Callers, check
+from skycore.discovery.directory import Directory
+from skycore.discovery.serving import CallerRates, Uptimes, started_at
+from skycore.errors import RequestRefusedError
+from skycore.model.keys import PubKey
+
+__all__ = ["TransportDesk"]
+
+KEYS_MAX: Final = 10_000
+"""Keys that one request asks about."""
+FOREIGN_DIGITS_MIN: Final = 66
+"""Of a key of another suite, as Skywire's network has them."""
+NULL: Final = Reply(b"null")
+
+
+class TransportDesk:
+    """Answers requests. `app` is the ASGI application."""
+
+    def __init__(
+        self,
+        settings: TransportServerSettings,
+        directory: Directory,
+        fleet: Fleet,
+        callers: Callers,
+        info: NodeInfo,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.fleet = fleet
+        self.counters: Counter[str] = Counter()
+        """Requests by how they ended: `registered`, `unchanged`, `deleted`, `deregistered`,
+        `beats`, `read`, `not_modified`, and `refused_STATUS`."""
+        self._callers = callers
+        self._clock = clock
+        self._info = info
+        self._started_at = started_at(clock)
+        self._rates = CallerRates(
+            settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
+        )
+        self._uptimes = Uptimes(directory, clock)
+        self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in self._routes()])
+
+    def _routes(self) -> Iterable[tuple[str, str, Handler]]:
+        return (
+            ("POST", "/transports", self._register_signed),
+            ("POST", "/v3/transports", self._register),
+            ("GET", "/transports/id:{id}", self._by_id),
+            ("GET", "/transports/edge:{key}", self._by_edge),
+            ("GET", "/v3/transports/edge:{key}", self._by_edge),
+            ("POST", "/transports/edges", self._by_edges),
+            ("GET", "/all-transports", self._all),
+            ("GET", "/all-transports/stats", self._stats),
+            ("GET", "/all-transports/per-key-stats", self._per_key),
+            ("GET", "/transports/stats/{key}", self._stats_of),
+            ("DELETE", "/transports/id:{id}", self._delete),
+            ("POST", "/transports/delete-batch", self._delete_batch),
+            ("DELETE", "/transports/deregister", self._deregister),
+            ("GET", "/v4/update", self._beat),
+            ("GET", "/uptimes", self._uptime_rows),
+            ("POST", "/statuses", self._gone),
+            ("GET", "/security/nonces/{key}", self._nonce),
+            ("GET", "/health", self._health),
+        )
+
+    def _counted(self, handler: Handler) -> Handler:
+        async def counting(asked: Asked) -> Reply:
+            try:
+                return await handler(asked)
+            except RequestRefusedError as refused:
+                self.counters[f"refused_{refused.code}"] += 1
+                raise
+
+        return counting
+
+    # --- who asks -------------------------------------------------------------------------------
+
+    def _proven(self, asked: Asked) -> Caller:
+        caller = self._callers.prove(asked.scope, asked.body)
+        self._rates.take(caller.public)
+        return caller
+
+    async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
+        """Do what a caller says of itself, and use its nonce up, in one round trip."""
+        write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
+        (written,) = await self.directory.write((write,))
+        return check(written)
+
+    async def _seen(self, asked: Asked) -> None:
+        """Count what is read; upstream's clients sign some of it, and count on their nonce."""
+        self.counters["read"] += 1
+        if self._callers.signs(asked.scope):
+            await self._write(self._proven(asked))
+
+    # --- listing --------------------------------------------------------------------------------
+
+    async def _register(self, asked: Asked) -> Reply:
+        caller = self._proven(asked)
+        told = read_entries(asked.body)
+        put = self._checked(told, caller)
+        await self._list(caller, put)
+        return Reply(_array(entry.body for entry in put), 201)
+
+    async def _register_signed(self, asked: Asked) -> Reply:
+        """The older form; answers what it was told, or (?sync=true) the whole network."""
+        caller = self._proven(asked)
+        told = read_signed(asked.body)
+        is_sync = asked.query.get("sync") == "true"
+        await self._list(caller, self._checked([one.entry for one in told], caller))
+        if is_sync:
+            return Reply(self.fleet.whole(lists.ALL).body, 201)
+        now = self._clock.wall_ns()
+        return json_reply([msgspec.structs.replace(one, registered=now) for one in told], 201)
+
+    def _checked(self, told: Sequence[Any], caller: Caller) -> tuple[Listed, ...]:
+        most = self.settings.transports_max
+        if len(told) > most:
+            raise RequestRefusedError(f"more than {most} transports", code=413)
+        return listed(told, caller.public)
+
+    async def _list(self, caller: Caller, put: tuple[Listed, ...]) -> None:
+        written = await self._write(
+            caller, put=put, lifetime_s=self.settings.entry_lifetime_s, beat=True
+        )
+        self.counters["registered" if written.changed else "unchanged"] += 1
+
+    async def _delete(self, asked: Asked) -> Reply:
+        caller = self._proven(asked)
+        key = _id(asked.path["id"])
+        row = self.fleet.row(key)
+        if row is None:
+            raise RequestRefusedError("transport not found", code=404)
+        if caller.public.hex() not in row.edges:
+            raise RequestRefusedError("the key that deletes is none of its edges", code=400)
+        written = await self._write(caller, remove=(key,))
+        self.counters["deleted"] += len(written.removed)
+        return Reply(b"transport deleted", kind="text/plain; charset=utf-8")
+
+    async def _delete_batch(self, asked: Asked) -> Reply:
+        caller = self._proven(asked)
+        words = read_words(asked.body)
+        if len(words) > self.settings.transports_max:
+            raise RequestRefusedError("too many ids", code=413)
+        own = {entry.key for entry in self.directory.of(caller.public).entries}
+        written = await self._write(caller, remove=tuple(k for k in ids_in(words) if k in own))
+        deleted = len(written.removed)
+        self.counters["deleted"] += deleted
+        return json_reply({"deleted": deleted, "skipped": len(words) - deleted})
+
+    async def _deregister(self, asked: Asked) -> Reply:
+        """A monitor's word ends a transport for both edges, until one of them lists it again."""
+        monitor = self._callers.prove_monitor(asked.scope, asked.body)
+        self._rates.take(monitor.public)
+        words = read_words(asked.body)
+        keys = ids_in(words)
+        if len(keys) < len(set(words)) or len(keys) > self.settings.transports_max:
+            raise RequestRefusedError("the body is no list of transport ids", code=400)
+        if monitor.nonce is not None:  # first: of a batch, each write stands by itself
+            await self._write(monitor)
+        by_subject: dict[bytes, list[bytes]] = {}
+        for key in keys:
+            for subject in self.directory.having(key):
+                by_subject.setdefault(subject, []).append(key)
+        await self.directory.write(
+            [RegistryWrite(subject, remove=tuple(those)) for subject, those in by_subject.items()]
+        )
+        self.counters["deregistered"] += sum(map(len, by_subject.values()))
+        return NULL
+
+    async def _beat(self, asked: Asked) -> Reply:
+        await self._write(self._proven(asked), beat=True)
+        self.counters["beats"] += 1
+        return NULL
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def _by_id(self, asked: Asked) -> Reply:
+        await self._seen(asked)
+        row = self.fleet.row(_id(asked.path["id"]))
+        if row is None:
+            raise RequestRefusedError("transport not found", code=404)
+        return Reply(row.marked if asked.query.get("sides") else row.body)
+
+    async def _by_edge(self, asked: Asked) -> Reply:
+        await self._seen(asked)
+        entries = self.directory.of(self._key(asked)).entries
+        if not entries:
+            raise RequestRefusedError("this key lists no transports", code=404)
+        return Reply(_array(entry.body for entry in entries))
+
+    async def _by_edges(self, asked: Asked) -> Reply:
+        self.counters["read"] += 1
+        words = dict.fromkeys(read_words(asked.body))
+        if len(words) > KEYS_MAX:
+            raise RequestRefusedError(f"more than {KEYS_MAX} keys", code=413)
+        found: dict[bytes, bytes] = {}
+        for word in words:
+            if is_key(word):
+                found |= dict(self.directory.of(bytes.fromhex(word)).entries)
+        return Reply(_array(found.values()))
+
+    async def _all(self, asked: Asked) -> Reply:
+        query = asked.query
+        if query.get("sides"):
+            return await self._whole(asked, lists.SIDES)
+        is_without = query.get("selfTransports") == "hide"
+        return await self._whole(asked, lists.NO_SELF if is_without else lists.ALL)
+
+    async def _stats(self, asked: Asked) -> Reply:
+        return await self._whole(asked, lists.STATS)
+
+    async def _per_key(self, asked: Asked) -> Reply:
+        return await self._whole(asked, lists.PER_KEY)
+
+    async def _whole(self, asked: Asked, kind: str) -> Reply:
+        """Answer with a list of the whole network, in as few bytes as the client lets us."""
+        self.counters["read"] += 1
+        if not len(self.fleet):
+            raise RequestRefusedError("no transports are listed", code=404)
+        tag = self.fleet.tag(kind)
+        if holds(asked, tag):
+            self.counters["not_modified"] += 1
+            return Reply(b"", 304, headers=((b"etag", tag),))
+        if b"gzip" not in asked.header(b"accept-encoding"):
+            whole = self.fleet.whole(kind)
+            return Reply(whole.body, headers=((b"etag", whole.tag),))
+        packed = await self.fleet.packed(kind)
+        return Reply(
+            packed.body,
+            headers=(
+                (b"etag", b"W/" + packed.tag),
+                (b"content-encoding", b"gzip"),
+                (b"vary", b"accept-encoding"),
+            ),
+        )
+
+    async def _stats_of(self, asked: Asked) -> Reply:
+        self.counters["read"] += 1
+        by_type = self.fleet.stats_of(self._key(asked))
+        if not by_type:
+            raise RequestRefusedError("this key lists no transports", code=404)
+        return json_reply({"total": sum(by_type.values()), "by_type": by_type})
+
+    async def _uptime_rows(self, asked: Asked) -> Reply:
+        self.counters["read"] += 1
+        query = asked.query
+        words = [word for word in query.get("visors", "").replace(";", ",").split(",") if word]
+        subjects = {bytes.fromhex(word) for word in words[:KEYS_MAX] if is_key(word)}
+        rows = await self._uptimes.rows(subjects if words else None, version=query.get("v", "v1"))
+        return json_reply(rows)
+
+    async def _gone(self, asked: Asked) -> Reply:
+        raise RequestRefusedError("transports tell no statuses any more", code=410)
+
+    async def _nonce(self, asked: Asked) -> Reply:
+        try:
+            public = self._callers.key(asked.path["key"])
+        except RequestRefusedError as bad:
+            return json_reply({"error": {"message": str(bad), "code": 400}}, 400)
+        nonce = await self.directory.next_nonce(public)
+        return json_reply({"edge": public.hex(), "next_nonce": nonce})
+
+    async def _health(self, asked: Asked) -> Reply:
+        told: Mapping[str, Any] = {
+            "service_name": "transport-discovery",
+            "build_info": {"version": self._info.version},
+            "started_at": self._started_at,
+            "dmsg_address": "",
+            "dmsg_servers": [],
+            "network": self._info.network,
+            "subjects": len(self.directory),
+            "transports": len(self.fleet),
+            "trouble": self.directory.trouble,
+        }
+        return json_reply(told)
+
+    def _key(self, asked: Asked) -> PubKey:
+        """Return a key of a path. One of another suite is a key too, which lists nothing here."""
+        text = asked.path["key"]
+        try:
+            return self._callers.key(text)
+        except RequestRefusedError:
+            if not is_key(text) or len(text) < FOREIGN_DIGITS_MIN:
+                raise
+            return PubKey(bytes.fromhex(text))
+
+
+def _id(text: str) -> bytes:
+    try:
+        return uuid.UUID(text).bytes
+    except ValueError:
+        raise RequestRefusedError(f"{text[:80]!r} is no transport id", code=400) from None
+
+
+def _array(bodies: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(bodies) + b"]"

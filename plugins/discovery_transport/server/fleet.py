@@ -1,0 +1,208 @@
+"""Fleet: the whole network's transports as the list routes tell them, kept by what changed.
+
+Why not made for each request: upstream's list, read anew for every poll, took most of its time
+(L10, L25). Here a change costs the transports that it names, an unchanged poll costs a comparison
+of tags, and a list is put together once for each state of the network. The tag is a sum of hashes
+of what is told, so several servers, and one before and after a restart, tag one state alike.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+import anyio
+import msgspec
+
+from discovery_transport.server.told import entry_in
+from skycore.contracts.registry import Listing
+from skycore.contracts.runtime import Workers
+from skycore.discovery.directory import Directory, DirectoryChanges
+
+__all__ = ["ALL", "NO_SELF", "PER_KEY", "SIDES", "STATS", "Fleet", "Row", "Whole"]
+
+ALL: Final = "all"
+NO_SELF: Final = "noself"
+"""Without transports between a key and itself."""
+SIDES: Final = "sides"
+"""With a field `one_sided` in entries that one of their edges alone lists."""
+STATS: Final = "stats"
+PER_KEY: Final = "keys"
+_TAG_MOD: Final = 2**192
+_GZIP_LEVEL: Final = 4
+
+
+class Row(NamedTuple):
+    """A transport, as it is told."""
+
+    body: bytes
+    edges: tuple[str, str]
+    type: str
+    one_sided: bool
+    """One of its edges alone lists it."""
+    sum: int
+    """Its part of the tag of lists that tell bodies."""
+    said_sum: int
+    """Its part of the tag of those that also tell who lists them."""
+
+    @property
+    def marked(self) -> bytes:
+        """The body with the mark of a one-sided transport, where it is one."""
+        return self.body[:-1] + b',"one_sided":true}' if self.one_sided else self.body
+
+
+class Whole(NamedTuple):
+    """A whole list. Tags are quoted."""
+
+    tag: bytes
+    body: bytes
+
+
+class Fleet:
+    """The rows of a directory's transports, in step with it whenever it is asked."""
+
+    def __init__(self, directory: Directory, changes: DirectoryChanges, workers: Workers) -> None:
+        self._directory = directory
+        self._changes = changes
+        self._workers = workers
+        self._rows: dict[bytes, Row] = {}
+        self._said: dict[bytes, dict[bytes, bytes]] = {}
+        """Bodies by id, by who lists them."""
+        self._sum = 0
+        self._said_sum = 0
+        self._version = -1
+        self._lists: dict[str, Whole] = {}
+        self._packed: dict[str, Whole] = {}
+        self._packing = anyio.Lock()
+        self._one_sided = 0
+        self.built = 0
+        """How many lists were put together."""
+
+    def __len__(self) -> int:
+        """Return how many transports there are."""
+        self._refresh()
+        return len(self._rows)
+
+    @property
+    def one_sided(self) -> int:
+        """How many are listed by one of their edges alone."""
+        self._refresh()
+        return self._one_sided
+
+    # --- one transport, one key -----------------------------------------------------------------
+
+    def row(self, key: bytes) -> Row | None:
+        """Return a transport by its id's bytes."""
+        self._refresh()
+        return self._rows.get(key)
+
+    def stats_of(self, subject: bytes) -> Mapping[str, int]:
+        """Return how many transports of each type a key lists; empty for a key that lists none."""
+        self._refresh()
+        types = Counter(self._rows[key].type for key in self._said.get(subject, ()))
+        return dict(sorted(types.items()))
+
+    # --- lists ----------------------------------------------------------------------------------
+
+    def tag(self, kind: str) -> bytes:
+        """Return the tag of a list as it is now, without making it."""
+        self._refresh()
+        total = self._sum if kind in (ALL, NO_SELF) else self._said_sum
+        return b'"%s-%x-%x"' % (kind.encode(), len(self._rows), total)
+
+    def whole(self, kind: str) -> Whole:
+        """Return a list; it is put together once for each state."""
+        tag = self.tag(kind)
+        found = self._lists.get(kind)
+        if found is None or found.tag != tag:
+            found = self._lists[kind] = Whole(tag, self._build(kind))
+            self.built += 1
+        return found
+
+    async def packed(self, kind: str) -> Whole:
+        """Return a list in gzip; it is packed once for each state, in a thread."""
+        async with self._packing:
+            whole = self.whole(kind)
+            found = self._packed.get(kind)
+            if found is None or found.tag != whole.tag:
+                body = await self._workers.run(lambda: _gzip(whole.body))
+                found = self._packed[kind] = Whole(whole.tag, body)
+            return found
+
+    def _build(self, kind: str) -> bytes:
+        rows = [self._rows[key] for key in sorted(self._rows)]
+        if kind == STATS:
+            return self._stats(rows)
+        if kind == PER_KEY:
+            by_type = {subject: self.stats_of(subject) for subject in sorted(self._said)}
+            table = {k.hex(): {"total": sum(n.values()), **n} for k, n in by_type.items()}
+            return msgspec.json.encode(table)
+        if kind == NO_SELF:
+            rows = [row for row in rows if row.edges[0] != row.edges[1]]
+        bodies: Iterable[bytes] = (row.marked if kind == SIDES else row.body for row in rows)
+        return b"[" + b",".join(bodies) + b"]"
+
+    def _stats(self, rows: Sequence[Row]) -> bytes:
+        told = {
+            "total_transports": len(rows),
+            "by_type": dict(sorted(Counter(row.type for row in rows).items())),
+            "unique_visors": len(self._said),
+            "one_sided": self._one_sided,
+        }
+        return msgspec.json.encode(told)
+
+    # --- being in step --------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Take over what changed in the directory since the last time."""
+        if self._version == self._directory.version:
+            return
+        self._version = self._directory.version
+        touched: set[bytes] = set()
+        for subject in self._changes.take_now():
+            touched |= self._note(self._directory.of(subject))
+        for key in touched:
+            self._settle(key)
+
+    def _note(self, listing: Listing) -> set[bytes]:
+        """Take what a subject lists now; return the ids of transports that this may alter."""
+        before = self._said.pop(listing.subject, {})
+        after = {entry.key: entry.body for entry in listing.entries}
+        if after:
+            self._said[listing.subject] = after
+        return {key for key, _ in before.items() ^ after.items()}
+
+    def _settle(self, key: bytes) -> None:
+        """Make a transport's row anew."""
+        old = self._rows.pop(key, None)
+        new = self._make(key)
+        for row, sign in ((old, -1), (new, 1)):
+            if row is not None:
+                self._sum = (self._sum + sign * row.sum) % _TAG_MOD
+                self._said_sum = (self._said_sum + sign * row.said_sum) % _TAG_MOD
+                self._one_sided += sign * row.one_sided
+        if new is not None:
+            self._rows[key] = new
+
+    def _make(self, key: bytes) -> Row | None:
+        listers = self._directory.having(key)
+        if not listers:
+            return None
+        # Where both edges list it, the word of the smaller one: all servers choose alike.
+        body = self._said[listers[0]][key]
+        entry = entry_in(body)
+        one_sided = len(listers) < len(set(entry.edges))
+        said_sum = _digest(body + b"".join(listers))
+        return Row(body, entry.edges, entry.type, one_sided, _digest(body), said_sum)
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=24).digest(), "big")
+
+
+def _gzip(body: bytes) -> bytes:
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
+    return packer.compress(body) + packer.flush()
