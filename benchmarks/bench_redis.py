@@ -20,7 +20,7 @@ from benchmarks.harness import Figure, quantile
 from benchmarks.nodes import ITEM_LIFE_S, NETWORK, in_loop
 from benchmarks.workloads import fleet, secret_of, signed_items
 from mirror_redis.rows import hex64, item_bytes, member_of
-from mirror_redis.service import open_redis_store, open_store_link
+from mirror_redis.service import open_own_records, open_redis_store, open_store_link
 from mirror_redis.settings import RedisStoreSettings
 from skycore.contracts.publish import Fact, Publisher
 from skycore.contracts.runtime import Identity
@@ -135,12 +135,13 @@ def _raw(url: str, items: Sequence[RankedItem]) -> Mapping[str, float]:
 
 @asynccontextmanager
 async def _store(url: str) -> AsyncIterator[ItemStore]:
-    settings = RedisStoreSettings(url=url, timeout_s=30)
+    settings = RedisStoreSettings(url=url, timeout_s=30, own_bytes_max=0)
     suite, secret = NETWORK.suite, secret_of(NETWORK, "store")
-    me = Identity(NETWORK, secret, suite.public(secret))
+    me, clock = Identity(NETWORK, secret, suite.public(secret)), RealClock()
     async with (
-        open_store_link(settings, RealClock()) as link,
-        open_redis_store(link, settings, RealEntropy(), me) as store,
+        open_store_link(settings, clock) as link,
+        open_own_records(settings, me) as own,
+        open_redis_store(link, settings, RealEntropy(), me, own, clock) as store,
     ):
         yield store
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mirror_redis.settings import RedisStoreSettings
+from mirror_redis.settings import RedisSettings
 
 __all__ = ["RedisMirrorSettings"]
 
 
-class RedisMirrorSettings(RedisStoreSettings):
+class RedisMirrorSettings(RedisSettings):
     """What this node publishes is also written into a Redis that full nodes serve.
 
-    The bounds of the history are those of the full nodes there: whoever writes keeps to them.
+    How much is kept of what is replaced is for the full nodes there to say.
     """
 
     grace_s: float = Field(default=0.25, ge=0, le=10)

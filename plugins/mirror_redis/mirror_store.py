@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mirror_redis.failures import failure_of
+from mirror_redis.opened import OpenedStore
 from mirror_redis.rows import member_of
-from mirror_redis.store import RedisStore
 from skycore.contracts.store import ItemKey
 
 __all__ = ["MirrorStore", "Standing"]
@@ -30,7 +30,7 @@ def _standing(rank: bytes, until: bytes, listed: int) -> Standing:
         return Standing(b"", 0, False)
 
 
-class MirrorStore(RedisStore):
+class MirrorStore(OpenedStore):
     """The same store, by the same scripts, for one who only writes."""
 
     async def standing(self, keys: Sequence[ItemKey]) -> list[Standing]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import anyio
 import msgspec
 
+from mirror_redis.failures import named
 from mirror_redis.link import Link
 from mirror_redis.mirror_copies import Copies
 from mirror_redis.mirror_ledger import Ledger
@@ -22,9 +23,11 @@ from skycore.contracts.store import ItemKey, Outcome, PutOutcome
 from skycore.errors import (
     ItemError,
     MissingBlocksError,
+    QuotaError,
     SeqTooFarError,
     SeqTooLowError,
     SkycoreError,
+    StoreFullError,
 )
 from skycore.model.items import Kind, MutableItem, RankedItem, StoredItem
 from skycore.model.limits import CLOCK_SKEW_MAX_S, MISSING_MAX
@@ -51,6 +54,13 @@ def blocks_of(item: MutableItem, blocks: Mapping[bytes, bytes]) -> dict[bytes, b
     if missing:
         raise MissingBlocksError(f"{len(missing)} blocks of this record are not at hand")
     return {name: blocks[name] for name in names}
+
+
+def _raise_full(outcomes: Sequence[PutOutcome]) -> None:
+    """Raise what Redis said where it became full in the midst of a batch: the rest waits."""
+    for outcome in outcomes:
+        if outcome.code == QuotaError.code:
+            raise StoreFullError(outcome.text, hint=named["full"].hint)
 
 
 class Writer:
@@ -191,7 +201,9 @@ class Writer:
             blocks.update(job.blocks)
         outcomes = await self._store.put_many([job.ranked for job in jobs if job.ranked], blocks)
         for job, outcome in zip(jobs, outcomes, strict=True):
-            self._took(job, outcome)
+            if outcome.code != QuotaError.code:
+                self._took(job, outcome)
+        _raise_full(outcomes)
 
     def _took(self, job: Job, outcome: PutOutcome) -> None:
         if outcome.code in _WRITTEN:
@@ -212,6 +224,7 @@ class Writer:
             return
         now_ns = self._clock.wall_ns()
         outcomes = await self._store.renew([lease for _, lease in leases], now_ns)
+        _raise_full(outcomes)  # a lease may be sent again
         for (job, _), outcome in zip(leases, outcomes, strict=True):
             if outcome.code == Outcome.NOT_HELD and job.ranked is None:
                 await self._bring(job, outcome)

@@ -28,11 +28,12 @@ class _StoreRedis:
 
     @hookimpl
     def skycore_services(self) -> Any:
-        """The connections, which the store and its status share."""
-        from mirror_redis.service import StoreLink, open_store_link
+        """The connections and the node's own records, which the store and its status share."""
+        from mirror_redis.own import OwnRecords
+        from mirror_redis.service import StoreLink, open_own_records, open_store_link
         from skycore import Provider
 
-        return [Provider(StoreLink, open_store_link)]
+        return [Provider(StoreLink, open_store_link), Provider(OwnRecords, open_own_records)]
 
     @hookimpl
     def skycore_status(self) -> Any:

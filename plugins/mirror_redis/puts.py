@@ -12,11 +12,11 @@ from typing import Any
 import anyio.lowlevel
 
 from mirror_redis.rows import number, put_record, record
-from mirror_redis.settings import RedisStoreSettings
 from skycore.contracts.store import PutOutcome
+from skycore.errors import QuotaError, StoreError
 from skycore.model.items import RankedItem
 
-__all__ = ["Puts"]
+__all__ = ["Puts", "not_done"]
 
 PART_ITEMS_MAX = 512
 PART_BYTES_MAX = 4 * 1024 * 1024
@@ -30,6 +30,11 @@ ITEM_COST = 4_096
 Call = Sequence[bytes]
 
 
+def not_done(error: StoreError) -> PutOutcome:
+    """Return the outcome of an item that Redis refused while it did others of its batch."""
+    return PutOutcome(QuotaError.code, text=str(error))
+
+
 class Puts:
     """Puts batches of any size."""
 
@@ -37,19 +42,23 @@ class Puts:
         self,
         put: Callable[[Sequence[Call]], Awaitable[list[Any]]],
         ask: Callable[..., Awaitable[Any]],
-        settings: RedisStoreSettings,
+        bounds: Sequence[bytes],
         writer: bytes,
     ) -> None:
+        """`bounds` are those of the history, or empty: what the full nodes there have set."""
         self._put = put
         self._ask = ask
-        self._versions_max = number(settings.history_versions_max)
-        self._bytes_max = number(settings.history_bytes_max)
+        self._versions_max, self._bytes_max = bounds
         self._writer = writer
 
     async def put_many(
         self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes]
     ) -> list[PutOutcome]:
-        """Send a batch as one transaction; outcomes in order."""
+        """Send a batch as one transaction; outcomes in order.
+
+        Raises `StoreError` where nothing was done. Where Redis became full in the midst of a batch
+        of several calls, the outcomes of those that it refused say so.
+        """
         held = await self._held(items, blocks)
         parts = list(_parts(items))
         calls = [await self._call(part, blocks, held) for part in parts]
@@ -57,11 +66,13 @@ class Puts:
         for index, part in enumerate(parts):
             if replies[index] == b"again":  # a block went meanwhile: send all that we have
                 [replies[index]] = await self._put([await self._call(part, blocks, set())])
-        return [
-            PutOutcome(code, int(seq, 16), _split(missing))
-            for _, outcomes in replies
-            for code, seq, missing in outcomes
-        ]
+        outcomes: list[PutOutcome] = []
+        for part, reply in zip(parts, replies, strict=True):
+            if isinstance(reply, StoreError):
+                outcomes += [not_done(reply)] * len(part)
+            else:
+                outcomes += [PutOutcome(c, int(seq, 16), _split(gone)) for c, seq, gone in reply[1]]
+        return outcomes
 
     async def _held(self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes]) -> set[bytes]:
         """Return those of the blocks given that need not be sent."""

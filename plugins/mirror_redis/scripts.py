@@ -81,7 +81,11 @@ class Scripts:
     async def run_all(
         self, name: str, calls: Sequence[Sequence[bytes]], *, is_write: bool = False
     ) -> list[Any]:
-        """Run a script several times, as one transaction, in one round trip."""
+        """Run a script several times, as one transaction, in one round trip.
+
+        Raises `StoreError`, `AnotherStore`. Where some calls of a write were done and others not
+        (Redis became full in between), the latter are answered with their `StoreError`.
+        """
         script = self._scripts[name]
         head = (b"EVALSHA", script.sha, b"1", self._keys)
         commands: list[Command] = [(*head, *arguments) for arguments in calls]
@@ -91,12 +95,14 @@ class Scripts:
                 break
             self._link.counters["scripts_loaded"] += 1
             await self._link.call([(b"SCRIPT", b"LOAD", script.text)])
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise self._named(reply)
-        if is_write:
+        failed = [reply for reply in replies if isinstance(reply, Exception)]
+        is_partly_done = is_write and len(replies) > len(failed)
+        for bad in failed:
+            if not (is_partly_done and failure_of(bad).state == "full"):  # nothing of it was done
+                raise self._named(bad)
+        if is_write and not failed:
             self._link.writes_work()
-        return replies
+        return [self._named(r) if isinstance(r, Exception) else r for r in replies]
 
     async def _send(self, commands: Sequence[Command], *, is_write: bool) -> list[Any]:
         wait = [self._wait] if is_write and self._replicas_min else []

@@ -64,3 +64,5 @@ class RedisStoreSettings(RedisSettings):
     """A node whose clock is ahead of Redis' by more than this drops nothing that seems to have ended: others still need it. 0: not compared."""  # noqa: E501
     poll_s: float = Field(default=1.0, gt=0, le=60)
     """How often to look for what others wrote, where no notification came, seconds."""
+    own_bytes_max: int = Field(default=32 * 1024 * 1024, ge=0)
+    """Bytes of records of this node's own that it keeps in memory, to bring them again into a Redis that was emptied; 0: none."""  # noqa: E501

@@ -10,19 +10,18 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import anyio.lowlevel
 
 from mirror_redis.cells import Cells
-from mirror_redis.failures import AnotherStore
 from mirror_redis.link import Link
 from mirror_redis.news import News
-from mirror_redis.puts import Puts
-from mirror_redis.rows import lease_record, member_of, number, record, stored_item
+from mirror_redis.opened import CALL_ITEMS_MAX, OpenedStore
+from mirror_redis.own import OwnRecords
+from mirror_redis.rows import member_of, number, record, stored_item
 from mirror_redis.scans import Scans
-from mirror_redis.scripts import Scripts
 from mirror_redis.settings import RedisStoreSettings
 from skycore.contracts.runtime import Entropy
 from skycore.contracts.store import (
@@ -33,123 +32,50 @@ from skycore.contracts.store import (
     PutOutcome,
     Usage,
 )
-from skycore.errors import StoreError, StoreUnsupportedError, StoreVersionError
+from skycore.errors import StoreError
 from skycore.model.items import Cursor, ItemClass, Lease, RankedItem, StoredItem
 from skycore.model.limits import BLOCK_GRACE_S, BLOCK_MAX
 
 __all__ = ["RedisStore"]
 
 log = logging.getLogger(__name__)
-SCHEMA_VERSION = 1
-CALL_ITEMS_MAX = 512
-"""Slots of one call of a script: Redis does nothing else meanwhile (a few ms)."""
 REPLY_BYTES = 2 * 1024 * 1024
 """A reply ends behind the row with which it is larger; the next call goes on."""
 BLOCKS_ASKED_MAX = 2_000
 DECODED_AT_ONCE = 128
 """Rows or leases turned over between two breaths of the event loop: 1 to 2 ms."""
-_NO_ID = bytes(16)
-_ANOTHER = "another store is in its place again and again"
 
 
-class RedisStore:
+class RedisStore(OpenedStore):
     """An ItemStore in Redis. Any number of them, in any processes, may stand on the same one."""
 
     def __init__(
-        self, link: Link, settings: RedisStoreSettings, entropy: Entropy, network: bytes
+        self,
+        link: Link,
+        settings: RedisStoreSettings,
+        entropy: Entropy,
+        network: bytes,
+        own: OwnRecords | None = None,
     ) -> None:
-        self.link = link
-        self._network = network
-        self._scripts = Scripts(
-            link, replicas_min=settings.replicas_min, replicas_wait_s=settings.replicas_wait_s
-        )
-        self._entropy = entropy
-        self._id = b""
-        self._replid = b""
+        bounds = (settings.history_versions_max, settings.history_bytes_max)
+        super().__init__(link, settings, entropy, network, bounds)
         self._ahead_max = number(settings.clock_ahead_max_s)
-        self.store_id = _NO_ID
-        self._writer = entropy.bytes(8).hex().encode()
-        channel = f"{link.prefix}dht:news:{link.db}".encode()
-        self._who = record(channel, self._writer)
+        self._own = own
         self.news = News(
-            link, self._place, channel, self._writer,
+            link, self._place, self._channel, self._writer,
             poll_s=settings.poll_s, retry_s=settings.retry_s,
         )  # fmt: skip
         self._cells = Cells(self.run)
         self._scans = Scans(self.run, self.run_all, self._shown)
-        self._puts = Puts(self._run_puts, self.run, settings, self._writer)
 
-    # --- which store this is --------------------------------------------------------------------
-
-    async def open(self) -> bytes:
-        """Return what scripts are told of the store: its id ‖ the server's replication id."""
-        if not self._id or self._replid != self.link.replid:
-            found, schema, network = await self._scripts.run(
-                "open", self._entropy.bytes(16), number(SCHEMA_VERSION), self._network
-            )
-            if schema != number(SCHEMA_VERSION):
-                raise StoreVersionError(
-                    f"Redis at {self.link.where} has schema {schema!r}; this program knows"
-                    f" {SCHEMA_VERSION}",
-                    hint="update this program, or set another prefix",
-                )
-            if network != self._network:
-                raise StoreUnsupportedError(
-                    f"Redis at {self.link.where} holds records of another network",
-                    hint="give each network a prefix of its own: its records are no others'",
-                )
-            self._id, self._replid = bytes(found), self.link.replid
-            self._is_now(hashlib.sha256(self._id + self._replid).digest()[:16])
-        return self._id + self._replid
-
-    def _is_now(self, store_id: bytes) -> None:
-        """Take note of which store this is; a new one has other items and other positions."""
-        if store_id == self.store_id:
-            return
-        if self.store_id != _NO_ID:
-            log.warning(
-                "redis holds another store than before: flushed, restored or failed over"
-                " at=%s store=%s", self.link.where, store_id.hex()[:8],
-            )  # fmt: skip
-            self.link.counters["other_store"] += 1
-        self.store_id = store_id
+    def forget(self) -> None:
+        """Forget what was known of the store before; whoever watches looks again."""
         self._cells.forget()
         self.news.ring()
 
-    async def run(self, name: str, *arguments: bytes) -> Any:
-        """Run a script of lua/ in this store, as one that reads. Raises `StoreError`."""
-        return (await self.run_all(name, [arguments]))[0]
-
-    async def run_all(
-        self, name: str, calls: Sequence[Sequence[bytes]], *, is_write: bool = False
-    ) -> list[Any]:
-        """Run a script several times in one step and one round trip. Raises `StoreError`.
-
-        Each call is told which store is meant; where another one is found there, it is asked again.
-        """
-        for _ in range(3):
-            store = await self.open()
-            try:
-                return await self._scripts.run_all(
-                    name, [(store, *arguments) for arguments in calls], is_write=is_write
-                )
-            except AnotherStore:
-                self._id = b""
-                await self.link.hang_up()  # who is primary may be known to new connections only
-        raise StoreError(f"Redis at {self.link.where}: {_ANOTHER}")
-
-    async def _change(self, name: str, calls: Sequence[Sequence[bytes]]) -> list[Any]:
-        """Run a script that writes; its answers begin with the mark of the change."""
-        replies = await self.run_all(
-            name, [(self._who, *arguments) for arguments in calls], is_write=True
-        )
-        for reply in replies:
-            if reply != b"again":
-                self.news.is_ours(reply[0])
-        return replies
-
-    async def _run_puts(self, calls: Sequence[Sequence[bytes]]) -> list[Any]:
-        return await self._change("put", calls)
+    def wrote(self, mark: int) -> None:
+        """Take note of the mark of a change of ours: it is no news."""
+        self.news.is_ours(mark)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -174,7 +100,7 @@ class RedisStore:
             len(slots), slots[0][4:20].decode("ascii", "replace"),
         )  # fmt: skip
         self.link.counters["damaged"] += len(slots)
-        await self._change("drop", [slots])
+        await self.change("drop", [slots])
 
     async def get(self, targets: Sequence[bytes]) -> Sequence[tuple[StoredItem, ...]]:
         """Return what the slots of each target hold."""
@@ -270,27 +196,29 @@ class RedisStore:
     async def put_many(
         self, items: Sequence[RankedItem], blocks: Mapping[bytes, bytes] | None = None
     ) -> Sequence[PutOutcome]:
-        """Compare and set by rank."""
-        return await self._puts.put_many(items, blocks or {}) if items else []
+        """Compare and set by rank; what this node itself signed is remembered, too."""
+        outcomes = await super().put_many(items, blocks)
+        if self._own is not None:
+            for item, outcome in zip(items, outcomes, strict=True):
+                if outcome.accepted and self._own.is_ours(item.item):
+                    with suppress(StoreError):  # it is stored, whatever we can remember of it
+                        await self._own.note(item, blocks or {}, self.blocks)
+        return outcomes
 
     async def renew(self, leases: Sequence[Lease], now_ns: int) -> Sequence[PutOutcome]:
         """Set leases."""
-        calls: list[list[bytes]] = []
-        for start in range(0, len(leases), CALL_ITEMS_MAX):
-            calls.append([lease_record(lease) for lease in leases[start : start + CALL_ITEMS_MAX]])
-            await anyio.lowlevel.checkpoint()
-        replies = await self._change("renew", calls) if calls else []
-        return [PutOutcome(code, int(seq, 16)) for _, part in replies for code, seq in part]
+        outcomes = await super().renew(leases, now_ns)
+        if self._own is not None:
+            for lease, outcome in zip(leases, outcomes, strict=True):
+                if outcome.accepted:
+                    self._own.prolong(lease)
+        return outcomes
 
     async def drop(self, keys: Sequence[ItemKey], positions: Sequence[int] | None = None) -> int:
         """Forget slots."""
-        held = [number(p) for p in positions] if positions is not None else [b""] * len(keys)
-        slots = [record(member_of(*key), p) for key, p in zip(keys, held, strict=True)]
-        calls = [
-            slots[start : start + CALL_ITEMS_MAX] for start in range(0, len(slots), CALL_ITEMS_MAX)
-        ]
-        replies = await self._change("drop", calls) if calls else []
-        return sum(int(dropped) for _, dropped in replies)
+        if self._own is not None and positions is None:
+            self._own.forget(keys)
+        return await super().drop(keys, positions)
 
     async def sweep(self, now_s: int) -> int:
         """Drop what has ended, in portions: others write in between."""
@@ -299,7 +227,7 @@ class RedisStore:
         )
         count = 0
         while True:
-            [(_, dropped, more)] = await self._change("sweep", [[limits]])
+            [(_, dropped, more)] = await self.change("sweep", [[limits]])
             self.link.warn("clock_ahead" if dropped < 0 else "")
             count += max(int(dropped), 0)
             if not more:

@@ -1,9 +1,13 @@
 -- Compare and set by rank, in the order given.
--- ARGV[3]: versions, bytes of history, names of blocks that are held back (the caller has them),
+-- ARGV[3]: versions, bytes of history ('': as full nodes have set them here), names of blocks that are held back (the caller has them),
 -- names of blocks that are given, count of items; then the items, then the blocks given.
 -- Returns {mark, {code, seq, missing} each}, or 'again' where a block held back is not here.
 local versions_max, bytes_max, held_back, given_names, items =
   record('>' .. string.rep('I4c0', 5), ARGV[3])
+if versions_max == '' then
+  local set = call('HMGET', META, 'past_versions_max', 'past_bytes_max')
+  versions_max, bytes_max = set[1] or 0, set[2] or 0  -- no full node was ever here
+end
 versions_max, bytes_max, items = tonumber(versions_max), tonumber(bytes_max), tonumber(items)
 for _, name in ipairs((names(held_back))) do
   if not has_block(name) then return 'again' end

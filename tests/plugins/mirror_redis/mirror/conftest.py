@@ -19,7 +19,7 @@ from mirror_redis.mirror_service import (
     open_mirroring,
 )
 from mirror_redis.mirror_settings import RedisMirrorSettings
-from mirror_redis.service import open_redis_store, open_store_link
+from mirror_redis.service import open_own_records, open_redis_store, open_store_link
 from mirror_redis.settings import RedisStoreSettings
 from skycore.contracts.dht import Mirror
 from skycore.contracts.namespace import Form, Namespace, Namespaces
@@ -192,7 +192,8 @@ async def _reader(url: str, name: str = "full", clock: Wall | None = None, **set
     chosen = RedisStoreSettings(**{"url": url, "timeout_s": 10, "retry_s": 0.05, **settings})
     async with (
         open_store_link(chosen, clock) as link,
-        open_redis_store(link, chosen, SeededEntropy(hash(name) & 0xFFFF), me) as store,
+        open_own_records(chosen, me) as own,
+        open_redis_store(link, chosen, SeededEntropy(hash(name) & 0xFFFF), me, own, clock) as store,
         open_gate(GateSettings(), store, me, NAMESPACES, clock, InlineWorkers(), Events()) as items,
     ):
         yield Reader(items, link)

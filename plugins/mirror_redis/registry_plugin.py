@@ -1,0 +1,42 @@
+"""registry_redis: what discovery servers list is kept in a Redis that several of them may share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = ["skycore_registries", "skycore_services", "skycore_settings", "skycore_status"]
+
+
+@hookimpl
+def skycore_settings() -> Any:
+    """Where Redis is, and how much may be listed."""
+    from mirror_redis.registry_settings import RedisRegistrySettings
+
+    return RedisRegistrySettings
+
+
+@hookimpl
+def skycore_services() -> Any:
+    """The connections, which the registry and its status share."""
+    from mirror_redis.registry_service import RegistryLink, open_registry_link
+    from skycore import Provider
+
+    return [Provider(RegistryLink, open_registry_link)]
+
+
+@hookimpl
+def skycore_registries() -> Any:
+    """Listings in Redis."""
+    from mirror_redis.registry_service import open_redis_registry
+
+    return [open_redis_registry]
+
+
+@hookimpl
+def skycore_status() -> Any:
+    """How Redis is."""
+    from mirror_redis.registry_service import open_registry_status
+
+    return [open_registry_status]
