@@ -1,0 +1,189 @@
+"""The factories of the service: what it keeps, its routes, and how it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
+from typing import Any, Final
+
+from discovery_dmsg.server.desk import SHAPE, DmsgDesk
+from discovery_dmsg.server.lists import Lists
+from discovery_dmsg.server.records import Bodies, entries_of
+from discovery_dmsg.server.rules import CLIENT, SERVER
+from discovery_dmsg.server.views import ServersOnly, TakenInto
+from discovery_dmsg.settings import DmsgServerSettings
+from skycore import Live
+from skycore.contracts.dht import Mirror
+from skycore.contracts.discovery import EntrySource
+from skycore.contracts.http import AsgiApp, HttpRoutes, RouteOptions
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.publish import Publisher
+from skycore.contracts.registry import Registry
+from skycore.contracts.runtime import Clock, Entropy, Identity, NodeInfo
+from skycore.contracts.status import Health, Status, StatusSource
+from skycore.contracts.store import Items
+from skycore.discovery.answers import problem_in
+from skycore.discovery.directory import Directory, open_directory
+from skycore.discovery.feeding import Feeding, Outlet, open_feeding
+from skycore.discovery.taking import open_taking
+from skycore.model.keys import parse_public
+
+__all__ = ["DmsgRoutes", "open_desk", "open_routes", "open_status"]
+
+TABLE: Final = "dmsg-discovery"
+DMSG: Final = b"dmsg"
+DMSG_SERVER: Final = b"dmsg-server"
+
+
+def _operation(summary: str) -> Mapping[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": "See docs/protocols."}}}
+
+
+PATHS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "/dmsg-discovery/entry/{pk}": {
+            "get": _operation("The signed entry of a key."),
+            "post": _operation("List a signed entry, or a newer one."),
+        },
+        "/dmsg-discovery/entry": {
+            "post": _operation("List a signed entry, or a newer one."),
+            "delete": _operation("Delete an entry; the body is a signed deletion."),
+        },
+        "/dmsg-discovery/entries": {"get": _operation("The keys of all entries.")},
+        "/dmsg-discovery/visorEntries": {"get": _operation("The keys of visors.")},
+        "/dmsg-discovery/entries/batch": {"post": _operation("The entries of given keys.")},
+        "/dmsg-discovery/available_servers": {"get": _operation("Servers that are not full.")},
+        "/dmsg-discovery/all_servers": {"get": _operation("All servers.")},
+        "/dmsg-discovery/servers/clients": {"get": _operation("The clients of each server.")},
+        "/dmsg-discovery/server/{pk}/clients": {"get": _operation("The clients of a server.")},
+        "/dmsg-discovery/deregister": {"delete": _operation("For monitors: end entries.")},
+        "/uptimes": {
+            "get": _operation("How much of the last days keys were seen."),
+            "post": _operation("The same of given keys."),
+        },
+        "/security/nonces/{pk}": {"get": _operation("The next nonce of a key.")},
+        "/health": {"get": _operation("That the service runs, and since when.")},
+    }
+)
+
+
+class DmsgRoutes:
+    """`contracts.http.HttpRoutes` of the service."""
+
+    name = "dmsg_discovery"
+    paths = PATHS
+    options = RouteOptions(
+        cors=True, etags=True, unlimited=("/health", "/security/nonces"), problem=problem_in(SHAPE)
+    )
+
+    def __init__(self, prefix: str, desk: DmsgDesk) -> None:
+        self.prefix = prefix
+        self.app: AsgiApp = desk.app
+
+
+@asynccontextmanager
+async def open_desk(
+    settings: DmsgServerSettings,
+    identity: Identity,
+    clock: Clock,
+    entropy: Entropy,
+    info: NodeInfo,
+    registry: Registry,
+    sources: Live[EntrySource],
+    publisher: Publisher | None,
+    items: Items | None,
+    namespaces: Namespaces | None,
+    mirrors: Live[Mirror],
+) -> AsyncIterator[DmsgDesk]:
+    """Hold the table in memory; feed the DHT from it, and it from the DHT."""
+    suite = identity.network.suite
+    official = frozenset(parse_public(suite, text).hex() for text in settings.official)
+    async with AsyncExitStack() as stack:
+        directory = await stack.enter_async_context(open_directory(registry, TABLE, clock))
+        lists = Lists(directory, official, clock, entropy.random())
+        desk = DmsgDesk(settings, identity, clock, directory, lists, info)
+        if settings.feed and publisher and items and namespaces:
+            outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy)
+            bodies = Bodies(identity.network, directory, official)
+            desk.feedings = await _feed(stack, directory, bodies, outlet)
+        if settings.take:
+            desk.taking = await stack.enter_async_context(
+                open_taking(
+                    TakenInto(directory, settings),
+                    DMSG,
+                    sources,
+                    lambda record: entries_of(identity.network, record),
+                    clock,
+                    entropy,
+                    name="dmsg discovery",
+                )
+            )
+        yield desk
+
+
+async def _feed(
+    stack: AsyncExitStack, directory: Directory, bodies: Bodies, outlet: Outlet
+) -> tuple[Feeding, ...]:
+    entries = open_feeding(directory, DMSG, bodies.entry, outlet, name="dmsg discovery")
+    servers = open_feeding(
+        ServersOnly(directory), DMSG_SERVER, bodies.server, outlet, name="dmsg servers"
+    )
+    return (
+        await stack.enter_async_context(entries),
+        await stack.enter_async_context(servers),
+    )
+
+
+@asynccontextmanager
+async def open_routes(settings: DmsgServerSettings, desk: DmsgDesk) -> AsyncIterator[HttpRoutes]:
+    """Serve the routes under the prefix."""
+    yield DmsgRoutes(settings.prefix, desk)
+
+
+class _Status:
+    """How the service is."""
+
+    name = "dmsg_discovery"
+
+    def __init__(self, desk: DmsgDesk) -> None:
+        self._desk = desk
+
+    async def status(self) -> Status:
+        """Return the truth now."""
+        desk, directory = self._desk, self._desk.directory
+        clients, servers = len(directory.having(CLIENT)), len(directory.having(SERVER))
+        fields: dict[str, Any] = {
+            "clients": clients,
+            "servers": servers,
+            "age_s": round(directory.age_s, 1) if directory.is_loaded else None,
+            **{word: desk.counters[word] for word in ("written", "deleted", "deregistered")},
+            "refused": desk.counters["refused"],
+        }
+        if desk.feedings:
+            entries, own = desk.feedings
+            fields.update(entries.status_fields())
+            fields["differences"] = entries.differences + own.differences
+            fields["server_records"] = own.status_fields()
+        if desk.taking is not None:
+            fields.update(desk.taking.status_fields())
+        trouble = self._trouble()
+        said = f"{clients} clients, {servers} servers"
+        if not directory.is_loaded:
+            return Status(Health.DOWN, f"the registry was not read yet: {trouble}", fields)
+        if trouble:
+            return Status(Health.DEGRADED, f"{said}; {trouble}", fields)
+        return Status(Health.OK, said, fields)
+
+    def _trouble(self) -> str:
+        directory, feedings = self._desk.directory, self._desk.feedings
+        if directory.trouble:
+            return directory.trouble
+        said = next((feeding.trouble for feeding in feedings if feeding.trouble), "")
+        return f"not published: {said}" if said else ""
+
+
+@asynccontextmanager
+async def open_status(desk: DmsgDesk) -> AsyncIterator[StatusSource]:
+    """Say how it is."""
+    yield _Status(desk)
