@@ -103,6 +103,13 @@ class KademliaDht:
         """Whether this node is a full node that has had all there is."""
         return self._node.mode is DhtMode.FULL and self._node.standing.is_complete
 
+    @property
+    def lag_s(self) -> float | None:
+        """How long ago somebody else told what is new; None where this node is not complete."""
+        if not self.is_complete:
+            return None
+        return self._node.standing.lag_s(self._node.clock.now())
+
     async def ask(self, peer: PubKey, subject: bytes, salt: bytes) -> Sequence[StoredItem]:
         """Return what exactly this peer holds, verified."""
         return await ask_one(self._node, await locate(self._node, peer), subject, salt)

@@ -73,6 +73,17 @@ class Standing:
     changed: anyio.Event = field(default_factory=anyio.Event)
     """Set when mode, completeness or room change next."""
 
+    def lag_s(self, now: float) -> float:
+        """Return how long ago the last of those followed was heard; 0 where nobody is followed.
+
+        Of one that was never heard: how long it has been tried.
+        """
+        lags = (
+            now - followed.since_s if (lag := followed.lag_s(now)) is None else lag
+            for followed in self.followed
+        )
+        return min(lags, default=0.0)
+
     def change(self) -> None:
         """Tell those who wait that this node stands differently."""
         self.changed.set()

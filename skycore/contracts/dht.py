@@ -196,6 +196,14 @@ class Dht(Protocol):
         """Whether this node is a full node that has had, since its start, all there is."""
         ...
 
+    @property
+    def lag_s(self) -> float | None:
+        """How long ago the last of the others said what is new; 0 for the only full node.
+
+        None where this node is not complete: then what it holds is not all there is.
+        """
+        ...
+
     async def ask(self, peer: PubKey, subject: bytes, salt: bytes) -> Sequence[StoredItem]:
         """Return the live items that exactly this peer holds, highest class first.
 

@@ -152,6 +152,7 @@ class DhtContract:
         async def story(dhts: Sequence[Dht], now_s: Callable[[], int]) -> None:
             assert dhts[0].is_complete
             assert not dhts[1].is_complete, "a regular node never has everything"
+            assert (dhts[0].lag_s, dhts[1].lag_s) == (0.0, None)
             item = self.item("alice", now_s(), 3)
             gone = self.item("alice", now_s(), 4, b"", Kind.TOMBSTONE)
             peers = [PubKey(peer.public) for peer in dhts[1].peers()]
