@@ -1,0 +1,1 @@
+"""Listings of discovery servers in one SQLite file."""
