@@ -18,7 +18,7 @@ import anyio
 
 from skycore.contracts.registry import Beats, Listing, Registry, RegistryWrite, RegistryWritten
 from skycore.contracts.runtime import Clock
-from skycore.errors import CursorInvalidError, StoreError, StoreFullError
+from skycore.errors import CursorInvalidError, LocalProtocolError, StoreError, StoreFullError
 from skycore.tasks import every
 
 __all__ = ["Directory", "DirectoryChanges", "open_directory"]
@@ -68,9 +68,9 @@ class _Job:
         self.size = sum(1 + len(write.put) + len(write.remove) for write in self.writes)
         self.done = anyio.Event()
         self.results: Sequence[RegistryWritten] = ()
-        self.error: StoreError | None = None
+        self.error: StoreError | LocalProtocolError | None = None
 
-    def end(self, error: StoreError | None = None) -> None:
+    def end(self, error: StoreError | LocalProtocolError | None = None) -> None:
         self.error = error
         self.done.set()
 
@@ -157,6 +157,7 @@ class Directory:
         """Write, one result each; what changed is visible here before this returns.
 
         Raises `StoreError`; then it may be done or not, except for `StoreFullError`: not done.
+        `LocalProtocolError`, too, for what no registry takes: nothing was done.
         """
         if not writes:
             return ()
@@ -192,9 +193,9 @@ class Directory:
             results = await self._registry.write(
                 self.table, [write for job in batch for write in job.writes]
             )
-        except StoreFullError as full:
+        except (StoreFullError, LocalProtocolError) as unfit:
             if len(batch) == 1:
-                batch[0].end(full)
+                batch[0].end(unfit)
             else:
                 for job in batch:  # nothing was done; one that does not fit is not the others'
                     await self._write_batch([job])

@@ -21,7 +21,13 @@ from skycore.contracts.discovery import EntrySource, FollowedSource, Record
 from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.contracts.runtime import Clock, Entropy
 from skycore.discovery.directory import Directory
-from skycore.errors import DiscoveryError, NamespaceError, SkycoreError, StoreFullError
+from skycore.errors import (
+    DiscoveryError,
+    LocalProtocolError,
+    NamespaceError,
+    SkycoreError,
+    StoreFullError,
+)
 from skycore.model.keys import short
 from skycore.tasks import backoff_s, every
 
@@ -102,7 +108,7 @@ class Taking:
             "take_subjects": sum(len(one.held) for one in followed),
             "take_broken": sum(one.broken_at is not None for one in followed),
             **{f"take_{word}": self.counters[word] for word in _WORDS},
-            "taken_from": {
+            "take_from": {
                 one.source.name: {
                     "live": one.broken_at is None,
                     "subjects": len(one.held),
@@ -206,9 +212,9 @@ class Taking:
             try:
                 await self._directory.write(writes)
                 return
-            except StoreFullError as full:
+            except (StoreFullError, LocalProtocolError) as too_large:
                 if len(writes) == 1:
-                    self._refuse(writes[0].subject, str(full))
+                    self._refuse(writes[0].subject, str(too_large))
                     return
                 for write in writes:
                     await self._write([write])

@@ -1,0 +1,364 @@
+"""What a directory lists is what is published, also when it ends or the mirror was away."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import anyio
+import msgspec
+import pytest
+
+from namespaces_skywire.declarations import ALL, SVC
+from skycore.contracts.dht import PutReport
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.registry import Listed, RegistryWrite
+from skycore.contracts.store import PutOutcome
+from skycore.discovery.directory import open_directory
+from skycore.discovery.feeding import HELD_S, Outlet, open_feeding
+from skycore.errors import NamespaceError
+from skycore.events import Events
+from skycore.guards.gate import GateSettings, open_gate
+from skycore.guards.publish import PublisherSettings, open_publisher
+from skycore.model.delegation_token import encode_delegation
+from skycore.model.entries import ServiceEntry
+from skycore.model.items import Kind, make_delegation
+from skycore.model.keys import ED25519
+from skycore.model.network import NetworkConstants
+from skycore.testing import sim_backend
+from skycore.testing.dictregistry import DictRegistry
+from skycore.testing.fakes import InlineWorkers, MemoryFiles, SeededEntropy, identity
+from skycore.testing.mirrors import PeersMirror
+from skycore.testing.seams import SimClock
+from skycore.wiring import Live
+from store_memory.service import open_memory_store
+from store_memory.settings import MemoryStoreSettings
+
+AUTHORITY = identity("authority").secret
+NETWORK = NetworkConstants(ED25519, "skycore-test", ED25519.public(AUTHORITY))
+ME = identity("server", NETWORK)
+TABLE, SALT = "service-discovery", b"svc"
+UNTIL = 1_800_000_000 + 20 * 86_400
+
+
+@pytest.fixture
+def anyio_backend():
+    return sim_backend(limit_s=12 * 3_600)
+
+
+def key(name):
+    return bytes(identity(name, NETWORK).public)
+
+
+def service(name, port=1, kind="vpn"):
+    entry = ServiceEntry(address=f"{key(name).hex()}:{port}", type=kind)
+    return Listed(entry.set_key, msgspec.json.encode(entry))
+
+
+def listing(name, *ports, **more):
+    put = tuple(service(name, port) for port in ports)
+    return RegistryWrite(key(name), put=put, whole=True, **more)
+
+
+def body_of(listed):
+    return [msgspec.json.decode(entry.body, type=ServiceEntry) for entry in listed.entries]
+
+
+class FlakyMirror(PeersMirror):
+    """A mirror into a peer's gate that can be away."""
+
+    is_down = False
+
+    async def mirror(self, items, **more):
+        if self.is_down:
+            return [PutReport(PutOutcome(400, text="away")) for _ in items]
+        return await super().mirror(items, **more)
+
+
+class Side:
+    """A server's directory and the node around it, and the peer that its mirror writes to."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.registry = DictRegistry(clock)
+        self.files = MemoryFiles()
+        self.namespaces = Namespaces(ALL)
+        self.mirrors = []
+
+    async def tell(self, *writes):
+        await self.directory.write(writes)
+
+    async def standing(self, gate=None):
+        """Return what is published: ports by subject."""
+        gate = gate or self.peer
+        rows = await gate.listing(SALT, bytes(32), b"\xff" * 32, 10_000)
+        return {
+            row.item.subject: [int(e.address.rpartition(":")[2]) for e in SVC.decode(row.value)]
+            for row in rows
+            if row.item.kind != Kind.TOMBSTONE
+        }
+
+    def listed(self):
+        return {
+            one.subject: [int(e.address.rpartition(":")[2]) for e in body_of(one)]
+            for one in self.directory
+        }
+
+    @asynccontextmanager
+    async def gate(self, who):
+        async with (
+            open_memory_store(MemoryStoreSettings(), SeededEntropy()) as store,
+            open_gate(
+                GateSettings(), store, who, self.namespaces, self.clock, InlineWorkers(), Events()
+            ) as gate,
+        ):
+            yield gate
+
+    @asynccontextmanager
+    async def feeding(self, *, salts=(SALT,), make_body=body_of, sweep_s=5.0, verify_s=60.0):
+        """Run the feeding; leave it and enter again for a restart."""
+        tokens = [make_delegation(NETWORK, AUTHORITY, ME.public, salt, UNTIL) for salt in salts]
+        settings = PublisherSettings(delegations=tuple(map(encode_delegation, tokens)))
+        async with (
+            open_publisher(
+                settings, ME, self.own, Live(self.mirrors), self.namespaces, self.clock, self.files
+            ) as publisher,
+            open_directory(self.registry, TABLE, self.clock, sweep_s=sweep_s) as self.directory,
+        ):
+            outlet = Outlet(
+                publisher, self.own, Live(self.mirrors), self.namespaces, ME, self.clock,
+                SeededEntropy(),
+            )  # fmt: skip
+            async with open_feeding(
+                self.directory, SALT, make_body, outlet, name="svc", verify_s=verify_s
+            ) as feeding:
+                yield feeding
+
+
+class BothHold(FlakyMirror):
+    """As a real mirror: what it takes stands in this node's own store, too."""
+
+    def __init__(self, name, peers, sender, own):
+        super().__init__(name, peers, sender)
+        self.own = own
+
+    async def mirror(self, items, *, blocks=None, **more):
+        given = tuple((blocks or {}).values())
+        outcomes = await self.own.admit(items, sender=bytes(ME.public), blocks=given)
+        if self.is_down:
+            return [PutReport(PutOutcome(400, text="away")) for _ in items]
+        reports = await super().mirror(items, blocks=blocks, **more)
+        return [
+            PutReport(outcome, report.replicas)
+            for outcome, report in zip(outcomes, reports, strict=True)
+        ]
+
+    async def renew(self, leases):
+        await self.own.renew(leases, sender=bytes(ME.public))
+        return await super().renew(leases)
+
+
+@pytest.fixture
+async def side():
+    one = Side(SimClock())
+    async with one.gate(ME) as one.own, one.gate(identity("peer", NETWORK)) as one.peer:
+        one.mirror = BothHold("peer", [one.peer], bytes(ME.public), one.own)
+        one.mirrors.append(one.mirror)
+        yield one
+
+
+async def until(is_so, limit_s=120.0):
+    with anyio.fail_after(limit_s):
+        while not (await is_so()):
+            await anyio.sleep(0.1)
+
+
+async def test_what_is_listed_is_published_and_compared(side):
+    async with side.feeding() as feeding:
+        await side.tell(listing("alice", 1, 2), listing("bob", 3))
+        await anyio.sleep(1)
+        assert await side.standing() == {key("alice"): [1, 2], key("bob"): [3]}
+        await side.tell(listing("alice", 2))
+        await anyio.sleep(1)
+        assert await side.standing() == side.listed()
+        await feeding.verify()
+        fields = feeding.status_fields()
+        assert fields["differences"] == 0 and fields["feed_waiting"] == 0
+        assert fields["feed_published"] == 3 and "feed_trouble" not in fields
+
+
+async def test_l6_what_ends_or_is_removed_is_deleted_there_within_one_sweep(side):
+    async with side.feeding(sweep_s=5) as feeding:
+        await side.tell(listing("alice", 1, lifetime_s=20), listing("bob", 2, lifetime_s=300))
+        await anyio.sleep(1)
+        assert len(await side.standing()) == 2
+        await anyio.sleep(19 + 5 + 1)
+        assert await side.standing() == {key("bob"): [2]}
+        await side.tell(listing("bob"))
+        await anyio.sleep(1)
+        assert await side.standing() == {}
+        await feeding.verify()
+        assert feeding.differences == 0
+
+
+async def test_l6_a_backfill_deletes_what_an_earlier_run_published(side):
+    async with side.feeding():
+        await side.tell(listing("alice", 1), listing("bob", 2))
+        await anyio.sleep(1)
+    await side.registry.write(TABLE, [listing("bob"), listing("carol", 3)])
+    async with side.feeding() as feeding:
+        await anyio.sleep(1)
+        assert await side.standing() == {key("alice"): [1], key("carol"): [3]}
+        await feeding.verify()
+        assert feeding.differences == 0
+
+
+async def test_l9_unchanged_listings_are_not_signed_again_also_over_a_restart(side):
+    async with side.feeding() as feeding:
+        await side.tell(listing("alice", 1), listing("bob", 2))
+        await anyio.sleep(1)
+        sent = side.mirror.items_sent
+        for _ in range(10):
+            await anyio.sleep(90)
+            await side.tell(listing("alice", 1), listing("bob", 2))
+        assert side.mirror.items_sent == sent == 2
+    async with side.feeding() as feeding:
+        await anyio.sleep(1)
+        assert side.mirror.items_sent == sent
+        assert feeding.counters["unchanged"] == 2
+
+
+async def test_l22_a_mirror_that_is_away_holds_up_nothing_and_is_caught_up(side):
+    async with side.feeding() as feeding:
+        side.mirror.is_down = True
+        for turn in range(30):
+            await side.tell(*(listing(f"visor{n}", turn + 1) for n in range(20)))
+            await anyio.sleep(10)
+        assert await side.standing() == {}
+        assert feeding.waiting == 20  # subjects, not changes
+        fields = feeding.status_fields()
+        assert fields["feed_trouble"] == "away" and fields["feed_lag_s"] > 250
+        side.mirror.is_down = False
+        await until(lambda: _equal(side), 75)
+        await feeding.verify()
+        assert feeding.status_fields()["differences"] == 0 and feeding.waiting == 0
+
+
+async def _equal(side):
+    return await side.standing() == side.listed()
+
+
+async def test_without_a_delegation_everything_waits_and_the_command_is_named(side):
+    async with side.feeding(salts=()) as feeding:
+        await side.tell(listing("alice", 1))
+        await anyio.sleep(30)
+        fields = feeding.status_fields()
+        assert fields["feed_waiting"] == 1 and "no delegation" in fields["feed_trouble"]
+        assert f"skynode network delegate {ME.public.hex()} --salt svc" in fields["feed_hint"]
+        assert await side.standing() == {}
+    async with side.feeding() as feeding:
+        await anyio.sleep(1)
+        assert await side.standing() == {key("alice"): [1]}
+
+
+async def test_one_bad_listing_does_not_hold_up_the_others(side):
+    def make_body(listed):
+        if listed.subject == key("mallory"):
+            raise NamespaceError("not what it should be")
+        return body_of(listed)
+
+    async with side.feeding(make_body=make_body) as feeding:
+        foreign = RegistryWrite(key("eve"), put=(service("alice", 1),))  # the gate's rule refuses
+        await side.tell(
+            *(listing(f"visor{n}", 1) for n in range(10)), listing("mallory", 1), foreign
+        )
+        await anyio.sleep(1)
+        assert len(await side.standing()) == 10
+        await feeding.verify()
+        fields = feeding.status_fields()
+        assert fields["feed_refused"] == 2 and fields["differences"] == 2
+        assert {row[:8] for row in fields["feed_refusals"]} == {
+            key("mallory").hex()[:8], key("eve").hex()[:8],
+        }  # fmt: skip
+        refused = feeding.counters["refused"]
+        await anyio.sleep(300)
+        assert feeding.counters["refused"] == refused  # no try that cannot end otherwise
+        await side.tell(RegistryWrite(key("eve"), put=(service("eve", 4),), whole=True))
+        await anyio.sleep(1)
+        assert (await side.standing())[key("eve")] == [4]
+
+
+async def test_what_is_lost_on_the_way_is_counted_and_published_again(side):
+    async with side.feeding() as feeding:
+        await side.tell(listing("alice", 1), listing("bob", 2))
+        await anyio.sleep(1)
+        await feeding.verify()
+        rogue = Side(side.clock)  # another run of the same key publishes what nobody lists
+        rogue.own, rogue.mirrors = side.own, side.mirrors
+        async with rogue.feeding():
+            await rogue.tell(listing("ghost", 9))
+            await anyio.sleep(1)
+            assert key("ghost") in await side.standing()
+        await feeding.verify()
+        assert feeding.differences >= 1
+        assert key("ghost").hex() in feeding.status_fields()["different_subjects"]
+        await anyio.sleep(2)
+        await feeding.verify()
+        assert key("ghost") not in await side.standing()
+
+
+async def test_own_record_is_this_node_s_own_business(side):
+    async with side.feeding() as feeding:
+        await side.tell(RegistryWrite(bytes(ME.public), put=(service("server", 1),)))
+        await anyio.sleep(1)
+        assert await side.standing() == {}
+        await feeding.verify()
+        assert feeding.differences == 0
+
+
+async def test_a_registry_that_lost_everything_takes_nothing_down_with_it(side):
+    async with side.feeding(sweep_s=5) as feeding:
+        everybody = [listing(f"visor{n}", n + 1) for n in range(60)]
+        await side.tell(*everybody)
+        await anyio.sleep(1)
+        assert len(await side.standing()) == 60
+        side.registry.flush()
+        await anyio.sleep(20)
+        assert len(side.directory) == 0 and len(await side.standing()) == 60
+        await side.tell(*everybody[:59])  # all but one come back
+        await anyio.sleep(HELD_S)
+        await feeding.verify()
+        await anyio.sleep(2)
+        assert await side.standing() == side.listed() and len(side.directory) == 59
+
+
+async def test_if_everybody_is_really_gone_so_are_the_records(side):
+    async with side.feeding(sweep_s=5) as feeding:
+        await side.tell(*(listing(f"visor{n}", 1, lifetime_s=60) for n in range(60)))
+        await anyio.sleep(70)
+        assert len(side.directory) == 0
+        await anyio.sleep(HELD_S + 10)
+        assert await side.standing() == {}
+        await feeding.verify()
+        assert feeding.differences == 0
+
+
+async def test_a_registry_that_is_down_deletes_nothing(side):
+    async with side.feeding():
+        await side.tell(listing("alice", 1, lifetime_s=3_600))
+        await anyio.sleep(1)
+    side.registry.is_down = True
+    async with side.feeding() as feeding:
+        await anyio.sleep(200)
+        assert await side.standing() == {key("alice"): [1]}
+        side.registry.is_down = False
+        await anyio.sleep(100)
+        assert feeding.differences == 0 and await side.standing() == {key("alice"): [1]}
+
+
+async def test_records_stay_alive_for_as_long_as_they_are_listed(side):
+    async with side.feeding() as feeding:
+        await side.tell(listing("alice", 1, lifetime_s=86_400))
+        await anyio.sleep(5 * 3_600)
+        assert await side.standing() == {key("alice"): [1]}
+        assert feeding.differences == 0
+        assert side.mirror.items_sent == 1 and side.mirror.leases_sent >= 4

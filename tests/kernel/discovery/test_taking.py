@@ -1,0 +1,207 @@
+"""What subjects sign themselves is listed, and lives on while nobody can say whether it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from skycore.contracts.discovery import Record
+from skycore.contracts.registry import Listed, RegistryWrite
+from skycore.discovery.directory import open_directory
+from skycore.discovery.taking import BROKEN_MAX_S, open_taking
+from skycore.errors import NamespaceError
+from skycore.testing import sim_backend
+from skycore.testing.dictregistry import DictRegistry
+from skycore.testing.fakes import SeededEntropy
+from skycore.testing.seams import SimClock
+from skycore.testing.sources import DictSource
+from skycore.wiring import Live
+
+TABLE, SALT = "transport-discovery", b"tp"
+LIFE_S = 300
+NS = 10**9
+
+
+@pytest.fixture
+def anyio_backend():
+    return sim_backend(limit_s=12 * 3_600)
+
+
+def key(name):
+    return hashlib.sha256(name.encode()).digest()
+
+
+def entries_of(record):
+    if "bad" in record.body:
+        raise NamespaceError("bad")
+    return [Listed(name.encode(), b'"%s"' % name.encode()) for name in record.body]
+
+
+class Side:
+    def __init__(self):
+        self.clock = SimClock()
+        self.registry = DictRegistry(self.clock)
+        self.source = DictSource("dht")
+        self.sources = [self.source]
+
+    def record(self, name, *entries, life_s=LIFE_S, signer=None, as_of_ns=None, salt=SALT):
+        return Record(
+            salt,
+            key(name),
+            entries or None,
+            self.clock.wall_ns() if as_of_ns is None else as_of_ns,
+            self.clock.wall_s() + life_s,
+            "dht",
+            key(name) if signer is None else signer,
+        )
+
+    def listed(self, name):
+        return [entry.key.decode() for entry in self.directory.of(key(name)).entries]
+
+    @asynccontextmanager
+    async def taking(self):
+        async with (
+            open_directory(self.registry, TABLE, self.clock) as self.directory,
+            open_taking(
+                self.directory, SALT, Live(self.sources), entries_of, self.clock,
+                SeededEntropy(), name="tp",
+            ) as taking,
+        ):  # fmt: skip
+            yield taking
+
+
+@pytest.fixture
+async def side():
+    return Side()
+
+
+async def test_what_is_there_changes_and_is_deleted(side):
+    side.source.tell(side.record("alice", "one", "two"))
+    async with side.taking() as taking:
+        await anyio.sleep(1)
+        assert side.listed("alice") == ["one", "two"]
+        side.source.tell(side.record("alice", "two", "zed"), side.record("bob", "three"))
+        await anyio.sleep(1)
+        assert side.listed("alice") == ["two", "zed"] and side.listed("bob") == ["three"]
+        side.source.tell(side.record("alice"))
+        await anyio.sleep(1)
+        assert side.listed("alice") == [] and side.listed("bob") == ["three"]
+        fields = taking.status_fields()
+        assert fields["take_subjects"] == 1 and fields["take_taken"] == 3
+        assert fields["take_from"]["dht"]["live"]
+
+
+async def test_l15_what_another_signed_is_not_taken(side):
+    async with side.taking() as taking:
+        await anyio.sleep(1)
+        forged = side.record("alice", "one", signer=key("server"))
+        other = side.record("bob", "two", salt=b"svc")
+        unsigned = Record(SALT, key("carol"), ("x",), 1, 2**40, "dht", None)
+        side.source.tell(forged, other, unsigned)
+        await anyio.sleep(1)
+        assert len(side.directory) == 0
+        assert taking.counters["ignored"] == 2
+
+
+async def test_a_record_ends_with_its_lease_and_lives_while_it_is_prolonged(side):
+    async with side.taking():
+        first = side.record("alice", "one")
+        side.source.tell(first, side.record("bob", "two"))
+        for _ in range(8):
+            await anyio.sleep(150)
+            side.source.tell(side.record("alice", "one", as_of_ns=first.as_of_ns))
+        assert side.listed("alice") == ["one"] and side.listed("bob") == []
+        await anyio.sleep(LIFE_S + 6)
+        assert len(side.directory) == 0
+
+
+async def test_the_slower_channel_takes_nothing_from_the_faster_one(side):
+    async with side.taking():
+        old = side.record("alice", "one")
+        await anyio.sleep(60)
+        put = (Listed(b"new", b"1"), Listed(b"one", b"2"))
+        await side.directory.write([RegistryWrite(key("alice"), put=put, lifetime_s=LIFE_S)])
+        side.source.tell(old)
+        await anyio.sleep(1)
+        assert side.listed("alice") == ["new", "one"]
+        assert side.directory.of(key("alice")).entries[1].body == b"2"
+        side.source.tell(side.record("alice"))  # said later: counts
+        await anyio.sleep(1)
+        assert side.listed("alice") == []
+
+
+async def test_while_a_source_is_broken_nothing_ends_that_it_could_have_prolonged(side):
+    async with side.taking() as taking:
+        side.source.tell(side.record("alice", "one"), side.record("bob", "two", life_s=20))
+        await anyio.sleep(60)
+        assert side.listed("bob") == []  # ended while the source could have told
+        side.source.fail()
+        await anyio.sleep(BROKEN_MAX_S - 5)
+        assert side.listed("alice") == ["one"] and side.listed("bob") == []
+        assert taking.status_fields()["take_broken"] == 1
+        await anyio.sleep(300)
+        assert side.listed("alice") == []
+
+
+async def test_a_source_that_is_mended_decides_again(side):
+    async with side.taking() as taking:
+        alice = side.record("alice", "one")
+        side.source.tell(alice, side.record("bob", "two"))
+        await anyio.sleep(10)
+        side.source.fail()
+        await anyio.sleep(400)
+        assert side.listed("alice") == ["one"]
+        side.source.mend()
+        side.source.tell(side.record("alice", "one", as_of_ns=alice.as_of_ns))
+        await anyio.sleep(200)
+        assert side.listed("alice") == ["one"] and side.listed("bob") == []
+        assert taking.status_fields()["take_broken"] == 0
+
+
+async def test_what_was_deregistered_meanwhile_is_not_brought_back(side):
+    async with side.taking():
+        side.source.tell(side.record("alice", "one", "two"))
+        await anyio.sleep(10)
+        side.source.fail()
+        await side.directory.write([RegistryWrite(key("alice"), remove=(b"one",))])
+        await anyio.sleep(400)
+        assert side.listed("alice") == ["two"]
+
+
+async def test_a_registry_that_is_away_is_waited_for(side):
+    async with side.taking():
+        await anyio.sleep(1)
+        side.registry.is_down = True
+        for turn in range(50):
+            side.source.tell(side.record("alice", f"entry{turn}"))
+            await anyio.sleep(1)
+        side.registry.is_down = False
+        await anyio.sleep(40)
+        assert side.listed("alice") == ["entry49"]
+
+
+async def test_one_that_cannot_be_listed_holds_up_no_other(side):
+    async with side.taking() as taking:
+        huge = [f"{n:05}" for n in range(16_385)]
+        side.source.tell(
+            side.record("mallory", "bad"), side.record("eve", *huge), side.record("alice", "one"),
+            side.record("trudy", "x" * 600),
+        )  # fmt: skip
+        await anyio.sleep(1)
+        assert side.listed("alice") == ["one"] and len(side.directory) == 1
+        assert taking.counters["refused"] == 3
+
+
+async def test_sources_that_come_up_later_are_followed_and_remote_ones_never(side):
+    async with side.taking():
+        redis, http = DictSource("redis"), DictSource("http", is_local=False)
+        other = DictSource("other", salts=frozenset({b"svc"}))
+        side.sources += [redis, http, other]
+        redis.tell(side.record("alice", "one"))
+        http.tell(side.record("bob", "two"))
+        other.tell(side.record("carol", "three"))
+        await anyio.sleep(6)
+        assert side.listed("alice") == ["one"] and len(side.directory) == 1
