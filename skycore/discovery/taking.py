@@ -119,6 +119,12 @@ class Taking:
             },
         }
 
+    def seq_of(self, subject: bytes) -> int:
+        """Return the seq of the subject's record that was taken last and still holds; 0: none."""
+        now_s = self._clock.wall_s()
+        found = (one.held.get(subject) for one in self._followed.values())
+        return max((held.stamp for held in found if held and held.until_s > now_s), default=0)
+
     async def run(self) -> None:
         """Follow every local source that can be followed, those that come up later too."""
         async with anyio.create_task_group() as tasks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +41,8 @@ KEYS_MAX: Final = 10_000
 FOREIGN_DIGITS_MIN: Final = 66
 """Of a key of another suite, as Skywire's network has them."""
 NULL: Final = Reply(b"null")
+RECORD_SEQ: Final = b"sky-record-seq"
+"""By it an edge sees that its own DHT record keeps its listing alive, and rests (L12)."""
 
 
 class TransportDesk:
@@ -61,6 +63,8 @@ class TransportDesk:
         self.counters: Counter[str] = Counter()
         """Requests by how they ended: `registered`, `unchanged`, `deleted`, `deregistered`,
         `beats`, `read`, `not_modified`, and `refused_STATUS`."""
+        self.record_seq: Callable[[bytes], int] = lambda subject: 0
+        """Which seq of a subject's own DHT record its listing was taken from; 0: from none."""
         self._callers = callers
         self._clock = clock
         self._info = info
@@ -213,10 +217,13 @@ class TransportDesk:
 
     async def _by_edge(self, asked: Asked) -> Reply:
         await self._seen(asked)
-        entries = self.directory.of(self._key(asked)).entries
+        subject = self._key(asked)
+        entries = self.directory.of(subject).entries
         if not entries:
             raise RequestRefusedError("this key lists no transports", code=404)
-        return Reply(_array(entry.body for entry in entries))
+        seq = self.record_seq(subject)
+        headers = ((RECORD_SEQ, b"%d" % seq),) if seq else ()
+        return Reply(_array(entry.body for entry in entries), headers=headers)
 
     async def _by_edges(self, asked: Asked) -> Reply:
         self.counters["read"] += 1

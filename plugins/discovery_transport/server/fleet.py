@@ -28,7 +28,7 @@ ALL: Final = "all"
 NO_SELF: Final = "noself"
 """Without transports between a key and itself."""
 SIDES: Final = "sides"
-"""With a field `one_sided` in entries that one of their edges alone lists."""
+"""With fields `one_sided` and `listed_by` in entries that one of their edges alone lists."""
 STATS: Final = "stats"
 PER_KEY: Final = "keys"
 _TAG_MOD: Final = 2**192
@@ -43,6 +43,8 @@ class Row(NamedTuple):
     type: str
     one_sided: bool
     """One of its edges alone lists it."""
+    lister: str
+    """Who lists it; of two the smaller key."""
     sum: int
     """Its part of the tag of lists that tell bodies."""
     said_sum: int
@@ -50,8 +52,10 @@ class Row(NamedTuple):
 
     @property
     def marked(self) -> bytes:
-        """The body with the mark of a one-sided transport, where it is one."""
-        return self.body[:-1] + b',"one_sided":true}' if self.one_sided else self.body
+        """The body, of a one-sided transport with that mark and who lists it."""
+        if not self.one_sided:
+            return self.body
+        return self.body[:-1] + b',"one_sided":true,"listed_by":"%s"}' % self.lister.encode()
 
 
 class Whole(NamedTuple):
@@ -196,7 +200,8 @@ class Fleet:
         entry = entry_in(body)
         one_sided = len(listers) < len(set(entry.edges))
         said_sum = _digest(body + b"".join(listers))
-        return Row(body, entry.edges, entry.type, one_sided, _digest(body), said_sum)
+        lister = listers[0].hex()
+        return Row(body, entry.edges, entry.type, one_sided, lister, _digest(body), said_sum)
 
 
 def _digest(data: bytes) -> int:

@@ -110,6 +110,7 @@ async def open_exchange(
             taking = await stack.enter_async_context(
                 open_taking(desk.directory, SALT, sources, entries_in, clock, entropy, name=NAME)
             )
+            desk.record_seq = taking.seq_of
         yield TransportExchange(feeding, taking)
 
 
