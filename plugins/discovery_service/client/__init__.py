@@ -1,0 +1,1 @@
+"""The client: registers what this node offers, and reads what others do."""

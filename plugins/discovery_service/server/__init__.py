@@ -1,0 +1,1 @@
+"""The server: a list of services."""
