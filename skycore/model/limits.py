@@ -52,6 +52,10 @@ __all__ = [
     "STREAM_ID_MAX",
     "STREAM_WINDOW",
     "SUBJECT_MAX",
+    "SUDPH_DATAGRAM_MIN",
+    "SUDPH_IDLE_MAX_S",
+    "SUDPH_PUNCHES_MAX",
+    "SUDPH_PUNCH_MAX",
     "TOMBSTONE_LIFETIME_S",
     "TRANSPORT_QUEUE_MAX",
     "TREE_BYTES_MAX",
@@ -112,6 +116,16 @@ STREAM_CHUNK_MAX: Final = 16_384
 STREAM_WINDOW: Final = 262_144
 STREAM_BACKLOG_MAX: Final = 256
 STREAM_ID_MAX: Final = 2**32 - 1
+
+# UDP transports (docs/protocols/sudph.md)
+SUDPH_DATAGRAM_MIN: Final = 1_200
+"""Bytes of a datagram that every way must carry, and of the first one of a connection."""
+SUDPH_IDLE_MAX_S: Final = 45.0
+"""Silence after which a connection is over: three keepalives."""
+SUDPH_PUNCHES_MAX: Final = 10
+"""Punch datagrams to one target in a minute."""
+SUDPH_PUNCH_MAX: Final = 64
+"""Bytes of a punch datagram."""
 
 # DHT RPC (docs/protocols/dht.md)
 DHT_FRAME_MAX: Final = 4 * 1024 * 1024
