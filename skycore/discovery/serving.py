@@ -111,7 +111,7 @@ class Uptimes:
 
     def _row_v1(self, subject: bytes, days: Mapping[str, Beats]) -> Mapping[str, Any]:
         up_s = sum(min(each.slots, SLOTS_A_DAY) for each in days.values()) * SLOT_S
-        all_s = sum(self._slots_of(day) for day in days) * SLOT_S
+        all_s = sum(self._slots_of(day) for day in self._days) * SLOT_S
         return {
             "key": subject.hex(),
             "uptime": up_s,

@@ -163,6 +163,7 @@ class TransportDesk:
         key = _id(asked.path["id"])
         row = self.fleet.row(key)
         if row is None:
+            await self._write(caller)  # so that a replay is told as one
             raise RequestRefusedError("transport not found", code=404)
         if caller.public.hex() not in row.edges:
             raise RequestRefusedError("the key that deletes is none of its edges", code=400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,6 +20,19 @@ def _operation(summary: str, answers: Mapping[int, str], *, signed: bool = False
     }
 
 
+def _described(paths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Declare the parameters of paths."""
+    described = {}
+    for path, item in paths.items():
+        names = re.findall(r"{(\w+)}", path)
+        told = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+        described[path] = {"parameters": told, **item} if told else item
+    return described
+
+
 _ENTRY = {200: "an entry", 400: "no id", 404: "nobody lists it"}
 _ENTRIES = {200: "entries", 400: "no key", 404: "it lists none"}
 _WHOLE = {200: "the list", 304: "as it was", 404: "nothing is listed"}
@@ -29,7 +43,7 @@ _LISTED = {
     413: "too many entries",
 }
 
-PATHS: Final[Mapping[str, Mapping[str, Any]]] = {
+_PATHS: Final[Mapping[str, Mapping[str, Any]]] = {
     "/transports/": {"post": _operation("List transports (v2).", _LISTED, signed=True)},
     "/v3/transports/": {"post": _operation("List transports.", _LISTED, signed=True)},
     "/transports/id:{id}": {
@@ -74,3 +88,5 @@ PATHS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "/health": {"get": _operation("Tell how the service is.", {200: "it"})},
 }
+
+PATHS: Final = _described(_PATHS)

@@ -115,7 +115,7 @@ async def open_exchange(
 
 
 class _Status:
-    name = "transport discovery"
+    name = "transport_discovery"
 
     def __init__(self, desk: TransportDesk, exchange: TransportExchange) -> None:
         self._desk = desk
