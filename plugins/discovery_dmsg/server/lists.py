@@ -16,21 +16,17 @@ import msgspec
 from discovery_dmsg.server.records import server_type
 from discovery_dmsg.server.rules import CLIENT, SERVER, held_in
 from skycore.contracts.registry import Listing
-from skycore.contracts.runtime import Clock
-from skycore.discovery.directory import Directory
+from skycore.discovery.directory import Directory, DirectoryChanges
 from skycore.model import dmsg_entry
 
 __all__ = ["SAMPLE_MAX", "Lists"]
 
 SAMPLE_MAX: Final = 512
 """Servers in an answer of `available_servers`."""
-CLIENTS_FRESH_S: Final = 1.0
-"""How old the lists of clients may be while entries change; upstream has 15 s."""
 _encode = msgspec.json.Encoder().encode
 
 
 class _Client(NamedTuple):
-    listing: Listing
     key: str
     servers: tuple[str, ...]
     is_visor: bool
@@ -48,21 +44,20 @@ class Lists:
     def __init__(
         self,
         directory: Directory,
+        changes: DirectoryChanges,
         official: frozenset[str],
-        clock: Clock,
         dice: random.Random,
     ) -> None:
-        self._directory, self._official = directory, official
-        self._clock, self._dice = clock, dice
+        """`changes` are those of the directory; they are nobody else's."""
+        self._directory, self._changes = directory, changes
+        self._official, self._dice = official, dice
         self._made: dict[str, tuple[int, bytes]] = {}
         self._servers: dict[bytes, _Server] = {}
         self._clients: dict[bytes, _Client] = {}
-        self._clients_version = -1
-        self._clients_at = float("-inf")
-        self._by_server: dict[str, tuple[str, ...]] = {}
+        self._by_server: dict[str, set[str]] = {}
 
-    def _kept(self, name: str, version: int, make: Callable[[], bytes]) -> bytes:
-        held = self._made.get(name)
+    def _kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        held, version = self._made.get(name), self._directory.version
         if held is None or held[0] != version:
             held = self._made[name] = version, make()
         return held[1]
@@ -76,7 +71,7 @@ class Lists:
             both = {*self._directory.having(CLIENT), *self._directory.having(SERVER)}
             return _encode([subject.hex() for subject in sorted(both)])
 
-        return self._kept("entries", self._directory.version, make)
+        return self._kept("entries", make)
 
     # --- servers ---------------------------------------------------------------------------------
 
@@ -120,39 +115,39 @@ class Lists:
         self._look_at_clients()
 
         def make() -> bytes:
-            return _encode([row.key for row in self._clients.values() if row.is_visor])
+            return _encode(sorted(row.key for row in self._clients.values() if row.is_visor))
 
-        return self._kept("visorEntries", self._clients_version, make)
+        return self._kept("visorEntries", make)
 
     def clients_by_server(self) -> bytes:
         """Return the clients of each server, both by key."""
         self._look_at_clients()
-        return self._kept("clients", self._clients_version, lambda: _encode(self._by_server))
+
+        def make() -> bytes:
+            by_server = self._by_server
+            return _encode({server: sorted(by_server[server]) for server in sorted(by_server)})
+
+        return self._kept("clients", make)
 
     def clients_of(self, server: str) -> bytes:
         """Return the clients of a server, ordered."""
         self._look_at_clients()
-        return _encode(self._by_server.get(server, ()))
+        return _encode(sorted(self._by_server.get(server, ())))
 
     def _look_at_clients(self) -> None:
-        """Read what clients say, of those whose entry changed; all of them at most every second."""
-        version, now = self._directory.version, self._clock.now()
-        if version == self._clients_version or now - self._clients_at < CLIENTS_FRESH_S:
-            return
-        rows: dict[bytes, _Client] = {}
-        by_server: dict[str, list[str]] = {}
-        for subject in self._directory.having(CLIENT):
-            listing, row = self._directory.of(subject), self._clients.get(subject)
-            if row is None or row.listing is not listing:
-                row = _client(listing)
-            if row is None:
-                continue
-            rows[subject] = row
-            for server in row.servers:
-                by_server.setdefault(server, []).append(row.key)
-        self._clients = rows
-        self._by_server = {key: tuple(by_server[key]) for key in sorted(by_server)}
-        self._clients_version, self._clients_at = version, now
+        """Read what clients say, of those whose entry changed."""
+        for subject in self._changes.take_now():
+            before = self._clients.pop(subject, None)
+            for server in before.servers if before else ():
+                keys = self._by_server[server]
+                keys.discard(subject.hex())
+                if not keys:
+                    del self._by_server[server]
+            row = _client(self._directory.of(subject))
+            if row is not None:
+                self._clients[subject] = row
+                for server in row.servers:
+                    self._by_server.setdefault(server, set()).add(row.key)
 
 
 def _client(listing: Listing) -> _Client | None:
@@ -160,7 +155,7 @@ def _client(listing: Listing) -> _Client | None:
     if held is None or held.entry.client is None:
         return None
     servers = tuple(dict.fromkeys(held.entry.delegated_servers))
-    return _Client(listing, listing.subject.hex(), servers, held.entry.client_type == "visor")
+    return _Client(listing.subject.hex(), servers, held.entry.client_type == "visor")
 
 
 def _joined(rows: Sequence[_Server]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from types import MappingProxyType
 from typing import Any, Final
 
 from discovery_dmsg.server.desk import SHAPE, DmsgDesk
@@ -37,42 +36,48 @@ DMSG_SERVER: Final = b"dmsg-server"
 
 
 def _operation(summary: str) -> Mapping[str, Any]:
-    return {"summary": summary, "responses": {"200": {"description": "See docs/protocols."}}}
+    said = {"200": {"description": "JSON, as docs/protocols/discovery.md has it."}}
+    return {"summary": summary, "responses": said}
 
 
-PATHS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "/dmsg-discovery/entry/{pk}": {
-            "get": _operation("The signed entry of a key."),
-            "post": _operation("List a signed entry, or a newer one."),
-        },
-        "/dmsg-discovery/entry": {
-            "post": _operation("List a signed entry, or a newer one."),
-            "delete": _operation("Delete an entry; the body is a signed deletion."),
-        },
-        "/dmsg-discovery/entries": {"get": _operation("The keys of all entries.")},
-        "/dmsg-discovery/visorEntries": {"get": _operation("The keys of visors.")},
-        "/dmsg-discovery/entries/batch": {"post": _operation("The entries of given keys.")},
-        "/dmsg-discovery/available_servers": {"get": _operation("Servers that are not full.")},
-        "/dmsg-discovery/all_servers": {"get": _operation("All servers.")},
-        "/dmsg-discovery/servers/clients": {"get": _operation("The clients of each server.")},
-        "/dmsg-discovery/server/{pk}/clients": {"get": _operation("The clients of a server.")},
-        "/dmsg-discovery/deregister": {"delete": _operation("For monitors: end entries.")},
-        "/uptimes": {
-            "get": _operation("How much of the last days keys were seen."),
-            "post": _operation("The same of given keys."),
-        },
-        "/security/nonces/{pk}": {"get": _operation("The next nonce of a key.")},
-        "/health": {"get": _operation("That the service runs, and since when.")},
-    }
-)
+KEY: Final = [{"name": "pk", "in": "path", "required": True, "schema": {"type": "string"}}]
+
+
+PATHS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "/dmsg-discovery/entry/{pk}": {
+        "parameters": KEY,
+        "get": _operation("The signed entry of a key."),
+        "post": _operation("List a signed entry, or a newer one."),
+    },
+    "/dmsg-discovery/entry": {
+        "post": _operation("List a signed entry, or a newer one."),
+        "delete": _operation("Delete an entry; the body is a signed deletion."),
+    },
+    "/dmsg-discovery/entries": {"get": _operation("The keys of all entries.")},
+    "/dmsg-discovery/visorEntries": {"get": _operation("The keys of visors.")},
+    "/dmsg-discovery/entries/batch": {"post": _operation("The entries of given keys.")},
+    "/dmsg-discovery/available_servers": {"get": _operation("Servers that are not full.")},
+    "/dmsg-discovery/all_servers": {"get": _operation("All servers.")},
+    "/dmsg-discovery/servers/clients": {"get": _operation("The clients of each server.")},
+    "/dmsg-discovery/server/{pk}/clients": {
+        "parameters": KEY,
+        "get": _operation("The clients of a server."),
+    },
+    "/dmsg-discovery/deregister": {"delete": _operation("For monitors: end entries.")},
+    "/uptimes": {
+        "get": _operation("How much of the last days keys were seen."),
+        "post": _operation("The same of given keys."),
+    },
+    "/security/nonces/{pk}": {"parameters": KEY, "get": _operation("The next nonce of a key.")},
+    "/health": {"get": _operation("That the service runs, and since when.")},
+}
 
 
 class DmsgRoutes:
     """`contracts.http.HttpRoutes` of the service."""
 
     name = "dmsg_discovery"
-    paths = PATHS
+    paths: Mapping[str, Mapping[str, Any]] = PATHS
     options = RouteOptions(
         cors=True, etags=True, unlimited=("/health", "/security/nonces"), problem=problem_in(SHAPE)
     )
@@ -101,7 +106,8 @@ async def open_desk(
     official = frozenset(parse_public(suite, text).hex() for text in settings.official)
     async with AsyncExitStack() as stack:
         directory = await stack.enter_async_context(open_directory(registry, TABLE, clock))
-        lists = Lists(directory, official, clock, entropy.random())
+        changes = stack.enter_context(directory.subscribe())
+        lists = Lists(directory, changes, official, entropy.random())
         desk = DmsgDesk(settings, identity, clock, directory, lists, info)
         if settings.feed and publisher and items and namespaces:
             outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy)
