@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from discovery_transport.client.plugin import discovery_transport
 from skycore import hookimpl
 
 __all__ = ["discovery_transport", "discovery_transport_server"]
-
-
-class _Client:
-    """Registers a node's own transports, and reads others'."""
 
 
 class _Server:
@@ -48,4 +45,4 @@ class _Server:
         return [open_status]
 
 
-discovery_transport, discovery_transport_server = _Client(), _Server()
+discovery_transport_server = _Server()

@@ -186,6 +186,27 @@ class Carriers:
 
     # --- status ----------------------------------------------------------------------------------
 
+    @property
+    def trouble(self) -> str:
+        """Return what keeps the transports from being known where they should be; or nothing."""
+        told = []
+        if self.registrar is not None and self.registration.state.trouble:
+            told.append(f"not registered over HTTP: {self.registration.state.trouble}")
+        if self.publication is not None and self.publishing.state.trouble:
+            told.append(f"not published: {self.publishing.state.trouble}")
+        return "; ".join(told)
+
+    @property
+    def summary(self) -> str:
+        """Return who carries, in a line."""
+        count = f"{len(self.own.entries)} transports"
+        if self.registrar is None and self.publication is None:
+            return f"{count}; told to nobody: no discovery service is set, and there is no DHT"
+        if self._carried_by_dht:
+            return f"{count}, carried by the DHT; HTTP registration rests"
+        sides = {"HTTP": self.registrar, "the DHT": self.publication}
+        return f"{count}, told to {' and '.join(n for n, side in sides.items() if side)}"
+
     def fields(self) -> Mapping[str, Any]:
         """Return numbers and words for the status; numbers become metrics."""
         told: dict[str, Any] = {

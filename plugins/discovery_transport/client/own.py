@@ -17,14 +17,15 @@ KEPT_BY_PEER = "automatic"
 class OwnTransports:
     """The list as it was at the last look, and a number that grows with each change of it."""
 
-    def __init__(self, transports: Transports, identity: Identity) -> None:
+    def __init__(self, transports: Transports | None, identity: Identity) -> None:
         self._transports, self._own = transports, identity.public.hex()
         self.entries: tuple[TransportEntry, ...] = ()
         self.version = 0
 
     def look(self) -> bool:
         """Read the list anew; tell whether it changed."""
-        kept = (t for t in self._transports.all() if not t.closed)
+        live = self._transports.all() if self._transports is not None else ()
+        kept = (t for t in live if not t.closed)
         entries = [e for t in kept if (e := self._entry(t)) is not None]
         entries.sort(key=lambda entry: entry.t_id)
         if tuple(entries) == self.entries:

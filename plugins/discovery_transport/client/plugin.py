@@ -1,0 +1,63 @@
+"""What the client role adds to a node: the plugin `discovery_transport`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = ["discovery_transport"]
+
+
+class _Client:
+    """Registers a node's own transports, and reads others'."""
+
+    @hookimpl
+    def skycore_settings(self) -> Any:
+        """Which service, and how often."""
+        from discovery_transport.client.settings import TransportDiscoverySettings
+
+        return TransportDiscoverySettings
+
+    @hookimpl
+    def skycore_services(self) -> Any:
+        """The service as this node asks it, and the loops that make its transports known."""
+        from discovery_transport.client import carriers, service
+        from skycore import Provider
+
+        return [
+            Provider(service.TransportService, service.open_service),
+            Provider(carriers.Carriers, service.open_carriers),
+        ]
+
+    @hookimpl
+    def skycore_discovery(self) -> Any:
+        """What the service knows."""
+        from discovery_transport.client.service import open_source
+
+        return [open_source]
+
+    @hookimpl
+    def skycore_rpc_methods(self) -> Any:
+        """tp.all."""
+        from discovery_transport.client.service import open_listing
+
+        return [open_listing]
+
+    @hookimpl
+    def skycore_status(self) -> Any:
+        """Which side carries."""
+        from discovery_transport.client.service import open_status
+
+        return [open_status]
+
+    @hookimpl
+    def skycore_commands(self) -> Any:
+        """The command."""
+        from skycore.contracts.command import Command
+
+        run = "discovery_transport.client.commands:all_transports"
+        return [Command("tp all", "List the network's transports.", run)]
+
+
+discovery_transport = _Client()
