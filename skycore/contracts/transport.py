@@ -57,7 +57,7 @@ class Listener(Protocol):
     """Where a transport type takes connections."""
 
     addresses: Sequence[Address]
-    """To tell others; an empty host in an endpoint means "as you see me"."""
+    """To tell others, as of now; an empty host in an endpoint means "as you see me"."""
 
     async def accept(self) -> ByteStream:
         """Return the next raw connection."""

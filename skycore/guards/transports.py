@@ -19,6 +19,7 @@ from contextlib import (
     contextmanager,
 )
 from functools import partial
+from itertools import islice
 
 import anyio
 from anyio.abc import TaskGroup
@@ -125,7 +126,7 @@ class TransportManager:
         self._events = events
         self._tasks = tasks
         self._dice = entropy.random()
-        self._listening: list[Address] = []
+        self._listeners: list[Listener] = []
         self._callbacks: list[Callable[[Transport, bool], None]] = []
         self._table = LinkTable(
             identity.public,
@@ -174,7 +175,8 @@ class TransportManager:
 
     def listening(self) -> Sequence[Address]:
         """Return where this node takes connections."""
-        return tuple(self._listening)
+        found = (a for listener in self._listeners for a in listener.addresses)
+        return tuple(islice(found, HELLO_ADDRESSES_MAX))
 
     async def ensure(
         self, remote: PubKey, label: str = "ephemeral", *, look_up: bool = True
@@ -308,9 +310,8 @@ class TransportManager:
         self._table.look_after()
 
     def inbound(self, kind: TransportType, listener: Listener) -> Inbound:
-        """Return the accepting side of a type, its addresses noted."""
-        room = HELLO_ADDRESSES_MAX - len(self._listening)
-        self._listening += listener.addresses[:room]
+        """Return the accepting side of a type; its addresses are asked for when they are told."""
+        self._listeners.append(listener)
 
         def welcome(channel: SecureChannel, host: str) -> None:
             self._learn(channel, host)
