@@ -10,10 +10,13 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from skycore.errors import LocalProtocolError, SkycoreError
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
     from skycore.contracts.rpc import Progress
     from skycore.jsonrpc import Client
 
-__all__ = ["Console", "Context", "default_data"]
+__all__ = ["Console", "Context", "OpenAlone", "default_data"]
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 def default_data() -> Path:
@@ -64,11 +70,18 @@ class Context:
 _current: ContextVar[Context] = ContextVar("skynode_context")
 
 
+OpenAlone = Callable[
+    [Context, Sequence[str], type[Any], Mapping[str, Any]], AbstractAsyncContextManager[Any]
+]
+"""Open a node of a few plugins in this process and yield its part of a contract."""
+
+
 class Console:
     """Calls the node, and prints."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, open_alone: OpenAlone | None = None) -> None:
         self.context = context
+        self._open_alone = open_alone
 
     def call(self, method: str, what: str = "", /, **params: Any) -> Any:
         """Call a method of the node of --data; `what` names it on the progress bar.
@@ -102,6 +115,40 @@ class Console:
             return anyio.run(go, None)
         with _Bar(what) as bar:
             return anyio.run(go, bar.update)
+
+    def alone(
+        self,
+        contract: type[P],
+        plugins: Sequence[str],
+        use: Callable[[P], Awaitable[R]],
+        settings: Mapping[str, Any] | None = None,
+    ) -> R:
+        """Use a part without the node of --data: for what can be asked while none runs.
+
+        A node of these plugins alone is made in this process, with the user's configuration and
+        `settings` (sections, as in a file) over it, with a key of its own that is forgotten, and
+        without touching the data folder. `use` is handed its part of the contract.
+        """
+        import anyio
+
+        if self._open_alone is None:
+            raise LocalProtocolError("this console cannot make a node")
+        opened = self._open_alone(self.context, plugins, contract, settings or {})
+
+        async def go() -> R:
+            trouble: SkycoreError | None = None
+            async with opened as part:
+                try:
+                    return await use(part)
+                except SkycoreError as bad:  # the node ends in peace: no group around the error
+                    trouble = bad
+            raise trouble or AssertionError
+
+        return anyio.run(go)
+
+    def note(self, line: str) -> None:
+        """Tell a person something beside the result: on stderr, so programs read the result."""
+        sys.stderr.write(line + "\n")
 
     @property
     def is_terminal(self) -> bool:

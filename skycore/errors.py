@@ -11,13 +11,13 @@ __all__ = [
     "AccessDeniedError", "AlreadyRunningError", "AmbiguousProviderError", "CasMismatchError",
     "ConfigError", "CursorInvalidError", "DecodeError", "DependencyCycleError", "DialError",
     "DiscoveryError", "EntryNewerError", "ExpiredError", "HandshakeAuthError", "HandshakeError",
-    "HandshakeKeyError",
-    "HandshakeMalformedError", "HandshakeTimeoutError", "HookError", "HttpError", "HttpListenError",
-    "HttpReplyError", "HttpStatusError", "HttpTimeoutError", "HttpUnreachableError",
-    "InvalidKeyError", "InvalidSignatureError", "ItemError", "KeyFileError", "LocalProtocolError",
-    "MissingBlocksError", "MissingProviderError", "NamespaceError", "NonceExhaustedError",
-    "NotAuthorisedError", "NotClosestError", "PluginConflictError", "PluginError",
-    "PluginLoadError", "PluginNotFoundError", "ProtocolError", "QuotaError", "RecordingError",
+    "HandshakeKeyError", "HandshakeMalformedError", "HandshakeTimeoutError", "HookError",
+    "HttpError", "HttpListenError", "HttpReplyError", "HttpStatusError", "HttpTimeoutError",
+    "HttpUnreachableError", "InvalidKeyError", "InvalidSignatureError", "ItemError",
+    "KeyFileError", "LocalProtocolError", "MissingBlocksError", "MissingProviderError",
+    "NamespaceError", "NoNodeError", "NonceExhaustedError", "NotAuthorisedError",
+    "NotClosestError", "PluginConflictError", "PluginError", "PluginLoadError",
+    "PluginNotFoundError", "ProtocolError", "QuotaError", "RecordingError",
     "RemoteProtocolError", "ReplyError", "RequestRefusedError", "RpcError", "SaltTooBigError",
     "SelfConnectError", "SeqTooFarError", "SeqTooLowError", "SkycoreError", "StoreAuthError",
     "StoreBusyError", "StoreCorruptError", "StoreError", "StoreFullError", "StoreReadOnlyError",
@@ -86,6 +86,10 @@ class DependencyCycleError(WiringError):
 
 class AlreadyRunningError(SkycoreError):
     """A node already runs on this data folder."""
+
+
+class NoNodeError(SkycoreError):
+    """No node runs on this data folder."""
 
 
 # --- protocols -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from skycore.cli.alone import open_alone
 from skycore.console import Console, Context
 from skycore.contracts.command import Command
 from skycore.errors import PluginConflictError, PluginError
@@ -133,7 +134,7 @@ def _with_console(run: Callable[..., None]) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         context = Context.current()
-        console = Console(context.with_flags(given.pop("data"), given.pop("as_json")))
+        console = Console(context.with_flags(given.pop("data"), given.pop("as_json")), open_alone)
         run(**given, **dict.fromkeys(wanted, console))
 
     own = [p.replace(annotation=hints[n]) for n, p in parameters.items() if n not in wanted]

@@ -20,6 +20,7 @@ from skycore.contracts.rpc import Progress
 from skycore.control import connect_unix, control_socket_path
 from skycore.errors import (
     AccessDeniedError,
+    NoNodeError,
     RpcError,
     SkycoreError,
     StreamError,
@@ -202,6 +203,4 @@ def _no_node(folder: Path, bad: OSError) -> SkycoreError:
             f"the node on {folder} belongs to another user",
             hint="its control socket is for the user that runs it",
         )
-    return SkycoreError(
-        f"no node runs on {folder}", hint=f"start one with: skynode --data {folder}"
-    )
+    return NoNodeError(f"no node runs on {folder}", hint=f"start one with: skynode --data {folder}")

@@ -177,9 +177,7 @@ class ListingMethods:
         if not answers:
             raise DiscoveryError("; ".join(f"{n}: {failed[n]}" for n in sorted(failed)))
         merged = _merged([answers[name].found for name in sorted(answers)])
-        alone = (
-            _alone({name: answer.found for name, answer in answers.items()}) if not failed else {}
-        )
+        alone = {} if failed else _alone(answers["dht"].found, answers["http"].found)
         notes = [f"{n}: {a.note}" for n, a in sorted(answers.items()) if a.note]
         notes += [f"{name} did not answer: {why}" for name, why in sorted(failed.items())]
         whole = not failed and all(answer.complete for answer in answers.values())

@@ -26,7 +26,7 @@ HOLDS_S: Final = 60
 ALL_PATH: Final = "/all-transports?sides=show"
 NO_SERVICE: Final = (
     "no transport discovery service is set",
-    'set it: [discovery_transport] url = "https://tpd.example.net/tpd"',
+    'name one: --url URL, or in node.toml [discovery_transport] url = "https://tpd.example/tpd"',
 )
 
 
