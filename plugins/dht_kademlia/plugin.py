@@ -24,11 +24,7 @@ def skycore_settings() -> Any:
 
 @hookimpl
 def skycore_services() -> Any:
-    from dht_kademlia.node import Kademlia
-    from dht_kademlia.sync.adverts import open_adverts
-    from skycore import Provider
-
-    return [Provider(Kademlia, _factories().open_kademlia), open_adverts]
+    return _factories().SERVICES
 
 
 @hookimpl
@@ -42,10 +38,13 @@ def skycore_mirrors() -> Any:
 
 
 @hookimpl
-def skycore_rpc_methods() -> Any:
-    from dht_kademlia.rpc import live, namespaces
+def skycore_discovery() -> Any:
+    return [_factories().open_dht_source]
 
-    return [_factories().open_dht_rpc, namespaces.open_dht_namespaces_rpc, live.open_dht_live_rpc]
+
+@hookimpl
+def skycore_rpc_methods() -> Any:
+    return _factories().RPC_METHODS
 
 
 @hookimpl

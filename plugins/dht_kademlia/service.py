@@ -16,12 +16,17 @@ from dht_kademlia.dht import KademliaDht
 from dht_kademlia.node import Kademlia
 from dht_kademlia.put.puts import hand_out, put_many
 from dht_kademlia.put.repair import keep_replicas
+from dht_kademlia.rpc.live import open_dht_live_rpc
+from dht_kademlia.rpc.namespaces import open_dht_namespaces_rpc
 from dht_kademlia.rpc.records import DhtMethods
 from dht_kademlia.serve.server import Server
 from dht_kademlia.settings import KademliaSettings
+from dht_kademlia.source import open_dht_source
 from dht_kademlia.status import DhtStatus
+from dht_kademlia.sync.adverts import open_adverts
 from dht_kademlia.sync.fullnode import Live
 from dht_kademlia.sync.pull import Cursors
+from skycore import Provider
 from skycore.contracts.dht import Dht, Mirror, PutReport
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
@@ -38,10 +43,13 @@ from skycore.model.items import Lease, MutableItem
 from skycore.tasks import every
 
 __all__ = [
+    "RPC_METHODS",
+    "SERVICES",
     "KademliaMirror",
     "open_dht",
     "open_dht_mirror",
     "open_dht_rpc",
+    "open_dht_source",
     "open_dht_status",
     "open_kademlia",
 ]
@@ -205,3 +213,7 @@ async def open_dht_rpc(
 async def open_dht_status(node: Kademlia) -> AsyncIterator[StatusSource]:
     """Say how the DHT is, for `visor info`."""
     yield DhtStatus(node)
+
+
+SERVICES = (Provider(Kademlia, open_kademlia), open_adverts)
+RPC_METHODS = (open_dht_rpc, open_dht_namespaces_rpc, open_dht_live_rpc)
