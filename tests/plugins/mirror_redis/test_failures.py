@@ -165,9 +165,8 @@ async def test_m6_too_few_replicas_and_a_full_disk_are_named(own_redis, opened):
         assert await health(link) == (Health.DEGRADED, "no_replicas")
         assert len(await store.get([TARGET])) == 1
         server.send("CONFIG", "SET", "min-replicas-to-write", "0")
-        (server.folder / "taken").mkdir()
-        (server.folder / "taken" / "x").touch()
-        server.send("CONFIG", "SET", "dbfilename", "taken")
+        (server.folder / "dump.rdb").mkdir()  # a snapshot cannot take its place
+        (server.folder / "dump.rdb" / "x").touch()
         server.send("CONFIG", "SET", "save", "3600 1")
         server.send("BGSAVE")
         with anyio.fail_after(10):

@@ -163,15 +163,26 @@ async def test_o19_without_notifications_a_look_every_second_finds_it(open_house
 
 
 async def test_what_a_node_writes_itself_is_no_news(open_house):
-    one = await open_house(1, poll_s=0.02)
+    one, two = await open_house(1, poll_s=60), await open_house(2)
     await listens(one)
-    await anyio.sleep(0.1)
-    before = one.link.counters["news"]
+    news, rung = one.store.news, one.link.counters
+
+    async def is_still() -> bool:
+        await news._find()  # what each poll does
+        before = rung["news"]
+        await anyio.sleep(0.02)
+        return rung["news"] == before
+
+    with anyio.fail_after(5):
+        while not await is_still():
+            pass
+    before = rung["news"]
     for n in range(10):
         await one.put(one.item(f"n{n}"))
-        await anyio.sleep(0.01)
-    await anyio.sleep(0.1)
-    assert one.link.counters["news"] == before
+    assert await is_still()
+    assert rung["news"] == before
+    await two.put(two.item("another's"))
+    await until(lambda: rung["news"] > before)
 
 
 async def test_a_store_of_ones_own_is_not_wrapped():
