@@ -2,56 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from skycore import hookimpl
+from discovery_dmsg.client.plugin import discovery_dmsg
+from discovery_dmsg.server.plugin import discovery_dmsg_server
 
 __all__ = ["discovery_dmsg", "discovery_dmsg_server"]
-
-
-class _Client:
-    """Keeps a node's own DMSG entry registered, and reads others'."""
-
-    @hookimpl
-    def skycore_settings(self) -> Any:
-        """Where to register, and how often."""
-        from discovery_dmsg.settings import DmsgClientSettings
-
-        return DmsgClientSettings
-
-
-class _Server:
-    """Keeps what keys say of their DMSG sessions, and answers for everybody."""
-
-    @hookimpl
-    def skycore_settings(self) -> Any:
-        """Where to serve, whom to believe, how long entries live."""
-        from discovery_dmsg.settings import DmsgServerSettings
-
-        return DmsgServerSettings
-
-    @hookimpl
-    def skycore_services(self) -> Any:
-        """The table in memory, and the ways to the DHT and back."""
-        from discovery_dmsg.server.desk import DmsgDesk
-        from discovery_dmsg.server.service import open_desk
-        from skycore import Provider
-
-        return [Provider(DmsgDesk, open_desk)]
-
-    @hookimpl
-    def skycore_http_routes(self) -> Any:
-        """The routes."""
-        from discovery_dmsg.server.service import open_routes
-
-        return [open_routes]
-
-    @hookimpl
-    def skycore_status(self) -> Any:
-        """How much is listed and published."""
-        from discovery_dmsg.server.service import open_status
-
-        return [open_status]
-
-
-discovery_dmsg, discovery_dmsg_server = _Client(), _Server()

@@ -23,14 +23,14 @@ class DmsgPresence(Protocol):
     """
 
     def set_servers(self, servers: Collection[PubKey], *, client_type: str = "visor") -> None:
-        """Say by which DMSG servers this node can be reached: it is a client. None: by none now.
+        """Say by which DMSG servers this node can be reached now: it is a client.
 
-        The order means nothing. At most 64 count, the first ones.
+        None at all is told, too. The order means nothing. At most 64 count, the first ones.
         """
         ...
 
     def set_server(self, facts: DmsgServer) -> None:
-        """Say that this node is a DMSG server, and where; a changed `dht_bootstrap` goes at once.
+        """Say that this node is a DMSG server, and where. A change of any fact goes out at once.
 
         `server_type` is left out: a discovery server says it.
         """

@@ -1,0 +1,61 @@
+"""What `discovery_dmsg` adds to a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = ["discovery_dmsg"]
+
+
+class _Client:
+    """Keeps a node's own DMSG entry registered, and reads others'."""
+
+    @hookimpl
+    def skycore_settings(self) -> Any:
+        """Where to register, and how often."""
+        from discovery_dmsg.settings import DmsgClientSettings
+
+        return DmsgClientSettings
+
+    @hookimpl
+    def skycore_services(self) -> Any:
+        """The own entry, and who may say what it is."""
+        from discovery_dmsg.client.service import DmsgNode, open_dmsg, open_presence
+        from skycore import Provider
+        from skycore.contracts.dmsg import DmsgPresence
+
+        return [Provider(DmsgNode, open_dmsg), Provider(DmsgPresence, open_presence)]
+
+    @hookimpl
+    def skycore_discovery(self) -> Any:
+        """The service as a source of entries."""
+        from discovery_dmsg.client.service import open_source
+
+        return [open_source]
+
+    @hookimpl
+    def skycore_rpc_methods(self) -> Any:
+        """dmsg.servers."""
+        from discovery_dmsg.client.service import open_servers_rpc
+
+        return [open_servers_rpc]
+
+    @hookimpl
+    def skycore_status(self) -> Any:
+        """How the registration stands."""
+        from discovery_dmsg.client.service import open_status
+
+        return [open_status]
+
+    @hookimpl
+    def skycore_commands(self) -> Any:
+        """`skynode dmsg servers`."""
+        from skycore.contracts.command import Command
+
+        run = "discovery_dmsg.client.commands:servers"
+        return [Command("dmsg servers", "List the network's DMSG servers.", run)]
+
+
+discovery_dmsg = _Client()
