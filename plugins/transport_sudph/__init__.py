@@ -1,0 +1,1 @@
+"""SUDPH: transports over UDP that get through NATs."""

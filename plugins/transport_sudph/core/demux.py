@@ -1,0 +1,156 @@
+"""What a datagram is, read from its first bytes, and whether a stranger may begin a connection.
+
+Why so much care before the first connection object: whoever sends here may be nobody. Until an
+address has shown that it receives what is sent to it, it costs a bounded piece of memory, no more
+handshakes than `STRANGERS_PER_S`, and is sent at most three times what it sent (aioquic's part).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from aioquic._buffer import Buffer
+from aioquic.quic.packet import (
+    QuicPacketType,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.retry import QuicRetryTokenHandler
+
+from skycore.contracts.runtime import Endpoint
+from skycore.model.limits import SUDPH_DATAGRAM_MIN
+
+__all__ = ["CID_BYTES", "Door", "Kind", "Opening", "connection_id", "kind_of"]
+
+CID_BYTES: Final = 8
+CID_MAX: Final = 20
+VERSIONS: Final = (1, 0x6B3343CF)
+STRANGERS_PER_S: Final = 50
+"""Handshakes begun in a second for addresses that have shown nothing; the rest is told to retry."""
+PENDING_MAX: Final = 64
+PENDING_PER_HOST: Final = 8
+RETRY_FROM: Final = PENDING_MAX // 2
+"""Unfinished handshakes from which on every stranger has to show its address first."""
+
+
+class Kind(Enum):
+    """The kinds of datagram on the one socket."""
+
+    CONTROL = "control"
+    """Resolver messages and punches: the first two bits are 0, which QUIC never sends."""
+    SHORT = "short"
+    LONG = "long"
+    NOISE = "noise"
+
+
+def kind_of(data: bytes) -> Kind:
+    """Tell what a datagram claims to be."""
+    if not data:
+        return Kind.NOISE
+    first = data[0]
+    if first < 0x40:
+        return Kind.CONTROL
+    if first < 0x80:
+        return Kind.SHORT if len(data) > CID_BYTES else Kind.NOISE
+    return Kind.LONG if len(data) >= 7 and data[5] <= CID_MAX else Kind.NOISE
+
+
+def connection_id(data: bytes, kind: Kind) -> bytes:
+    """Return whose connection a QUIC datagram is for, in the receiver's terms."""
+    if kind is Kind.SHORT:
+        return data[1 : 1 + CID_BYTES]
+    return data[6 : 6 + data[5]]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A connection that may begin."""
+
+    original: bytes
+    retry_source: bytes | None
+    destination: bytes
+
+
+class Door:
+    """Decides what the first datagram of an unknown connection leads to."""
+
+    def __init__(self) -> None:
+        self._tokens = QuicRetryTokenHandler()
+        self._pending: OrderedDict[str, int] = OrderedDict()
+        self.pending = 0
+        self._second, self._begun = 0, 0
+
+    def open(
+        self, data: bytes, sender: Endpoint, now: float, source: bytes
+    ) -> Opening | bytes | str:
+        """Return an opening, a datagram to answer with, or why it is ignored.
+
+        `source` are CID_BYTES random bytes for a Retry. Answers are smaller than the question.
+        """
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=CID_BYTES)
+        except ValueError:
+            return "malformed"
+        if header.packet_type == QuicPacketType.VERSION_NEGOTIATION:
+            return "unknown"
+        if len(data) < SUDPH_DATAGRAM_MIN:
+            return "small"
+        if header.version not in VERSIONS:
+            return encode_quic_version_negotiation(
+                source_cid=header.destination_cid,
+                destination_cid=header.source_cid,
+                supported_versions=list(VERSIONS),
+            )
+        if header.packet_type != QuicPacketType.INITIAL:
+            return "unknown"
+        if self._pending.get(sender[0], 0) >= PENDING_PER_HOST or self.pending >= PENDING_MAX:
+            return "crowded"
+        if header.token:
+            try:
+                original = self._tokens.validate_token(
+                    address=sender,
+                    destination_cid=header.destination_cid,
+                    token=header.token,
+                    now=now,
+                )
+            except ValueError:
+                return "token"
+            return Opening(original, header.destination_cid, header.destination_cid)
+        if self._is_busy(now):
+            return encode_quic_retry(
+                version=header.version,
+                source_cid=source,
+                destination_cid=header.source_cid,
+                original_destination_cid=header.destination_cid,
+                retry_token=self._tokens.create_token(
+                    address=sender,
+                    original_destination_connection_id=header.destination_cid,
+                    retry_source_connection_id=source,
+                    now=now,
+                ),
+            )
+        return Opening(header.destination_cid, None, header.destination_cid)
+
+    def _is_busy(self, now: float) -> bool:
+        if int(now) != self._second:
+            self._second, self._begun = int(now), 0
+        self._begun += 1
+        return self._begun > STRANGERS_PER_S or self.pending >= RETRY_FROM
+
+    def begun(self, host: str) -> None:
+        """Count a handshake that was begun for a host."""
+        self.pending += 1
+        self._pending[host] = self._pending.get(host, 0) + 1
+
+    def done(self, host: str) -> None:
+        """Count its end, good or bad."""
+        self.pending -= 1
+        left = self._pending.get(host, 0) - 1
+        if left > 0:
+            self._pending[host] = left
+        else:
+            self._pending.pop(host, None)

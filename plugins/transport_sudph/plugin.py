@@ -1,0 +1,31 @@
+"""What this plugin adds to a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore.contracts.settings import PluginSettings
+    from skycore.contracts.transport import TransportType
+    from skycore.hookspecs import Factory
+
+__all__ = ["skycore_settings", "skycore_transports"]
+
+
+@hookimpl
+def skycore_settings() -> type[PluginSettings]:
+    """Return the section's model."""
+    from transport_sudph.settings import SudphSettings
+
+    return SudphSettings
+
+
+@hookimpl
+def skycore_transports() -> Iterable[Factory[TransportType]]:
+    """Return the transport type `sudph`."""
+    from transport_sudph.service import open_sudph
+
+    return [open_sudph]
