@@ -56,8 +56,10 @@ class TransportDown:
 class Listener(Protocol):
     """Where a transport type takes connections."""
 
-    addresses: Sequence[Address]
-    """To tell others, as of now; an empty host in an endpoint means "as you see me"."""
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """To tell others, as of now; an empty host in an endpoint means "as you see me"."""
+        ...
 
     async def accept(self) -> ByteStream:
         """Return the next raw connection."""
