@@ -1,0 +1,246 @@
+"""Desk: the routes of the service discovery, from a proven request to an answer.
+
+Who may do what: a key lists and unlists its own services; reading is anybody's, web pages included.
+Every GET is answered from memory; a registration is one round trip, its nonce, its services and its
+heartbeat together (L7). Routes, statuses and shapes: Skywire's service discovery
+(docs/protocols/discovery.md); ours are a list in one registration, and the type "*".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from discovery_service.entries import ANY_TYPE
+from discovery_service.server.settings import ServiceServerSettings
+from discovery_service.server.shelf import Shelf
+from discovery_service.server.told import KEYS_MAX, entry_in, key_of, listed, read, read_keys
+from skycore.contracts.registry import RegistryWrite, RegistryWritten
+from skycore.contracts.runtime import Clock, NodeInfo
+from skycore.discovery.answers import (
+    Asked,
+    Desk,
+    ErrorShape,
+    Handler,
+    Reply,
+    json_reply,
+    read_json,
+)
+from skycore.discovery.callers import Caller, Callers, check
+from skycore.discovery.directory import Directory
+from skycore.discovery.serving import CallerRates, Uptimes, started_at
+from skycore.errors import RequestRefusedError
+from skycore.model.entries import Key, Name
+from skycore.model.keys import PubKey
+
+__all__ = ["ServiceDesk"]
+
+QUANTITY_MAX: Final = 100_000
+TRUE: Final = Reply(b"true")
+
+
+class _UptimesAsked(msgspec.Struct, frozen=True):
+    pks: Annotated[list[Key], Meta(max_length=KEYS_MAX)] = []
+    v: Name = "v1"
+
+
+_uptimes_asked = msgspec.json.Decoder(_UptimesAsked)
+
+
+class ServiceDesk:
+    """Answers requests. `app` is the ASGI application."""
+
+    def __init__(
+        self,
+        settings: ServiceServerSettings,
+        directory: Directory,
+        shelf: Shelf,
+        callers: Callers,
+        info: NodeInfo,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.shelf = shelf
+        self.counters: Counter[str] = Counter()
+        """Requests by how they ended: `registered`, `unchanged`, `deleted`, `deregistered`,
+        `read`, and `refused_STATUS`."""
+        self._callers = callers
+        self._info = info
+        self._started_at = started_at(clock)
+        self._rates = CallerRates(
+            settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
+        )
+        self._uptimes = Uptimes(directory, clock)
+        self.app = Desk(ErrorShape.CODE, [(m, p, self._counted(h)) for m, p, h in self._routes()])
+
+    def _routes(self) -> Iterable[tuple[str, str, Handler]]:
+        return (
+            ("GET", "/api/services", self._list),
+            ("POST", "/api/services", self._register),
+            ("GET", "/api/services/{address}", self._one),
+            ("DELETE", "/api/services/{address}", self._delete),
+            ("DELETE", "/api/services/deregister/{kind}", self._deregister),
+            ("GET", "/uptimes", self._uptime_rows),
+            ("POST", "/uptimes", self._uptime_rows_of),
+            ("GET", "/security/nonces/{key}", self._nonce),
+            ("GET", "/health", self._health),
+        )
+
+    def _counted(self, handler: Handler) -> Handler:
+        async def counting(asked: Asked) -> Reply:
+            try:
+                return await handler(asked)
+            except RequestRefusedError as refused:
+                self.counters[f"refused_{refused.code}"] += 1
+                raise
+
+        return counting
+
+    def _proven(self, asked: Asked) -> Caller:
+        caller = self._callers.prove(asked.scope, asked.body)
+        self._rates.take(caller.public)
+        return caller
+
+    async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
+        """Do what a caller says of itself, and use its nonce up, in one round trip."""
+        write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
+        (written,) = await self.directory.write((write,))
+        return check(written)
+
+    # --- listing --------------------------------------------------------------------------------
+
+    async def _register(self, asked: Asked) -> Reply:
+        """List a service, or (a list) all that the caller offers and nothing else."""
+        caller = self._proven(asked)
+        client = asked.scope.get("client")
+        told = read(
+            asked.body, caller.public, client[0] if client else "", self.settings.services_max
+        )
+        written = await self._write(
+            caller,
+            put=tuple(listed(entry) for entry in told.entries),
+            whole=told.is_all,
+            lifetime_s=self.settings.entry_lifetime_s,
+            beat=True,
+        )
+        self.counters["registered" if written.changed else "unchanged"] += 1
+        return json_reply(told.entries if told.is_all else told.entries[0])
+
+    async def _delete(self, asked: Asked) -> Reply:
+        caller = self._proven(asked)
+        kind, address = _kind(asked), asked.path["address"]
+        if self._key(address.partition(":")[0]) != caller.public:
+            raise RequestRefusedError("the service's key is not the signer's", code=403)
+        gone = self._keys_of(caller.public, kind, address)
+        written = await self._write(caller, remove=gone)
+        self.counters["deleted"] += len(written.removed)
+        return TRUE
+
+    async def _deregister(self, asked: Asked) -> Reply:
+        """A monitor's word ends services, until their keys list them again."""
+        monitor = self._callers.prove_monitor(asked.scope, asked.body)
+        self._rates.take(monitor.public)
+        kind = asked.path["kind"]
+        words = {word: self._key(word.partition(":")[0]) for word in read_keys(asked.body)}
+        if monitor.nonce is not None:  # first: of a batch, each write stands by itself
+            await self._write(monitor)
+        written = await self.directory.write(
+            [
+                RegistryWrite(subject, remove=self._keys_of(subject, kind, word))
+                for word, subject in sorted(words.items())
+            ]
+        )
+        self.counters["deregistered"] += sum(len(one.removed) for one in written)
+        return TRUE
+
+    def _keys_of(self, subject: bytes, kind: str, address: str) -> tuple[bytes, ...]:
+        """Return under which keys a subject lists a type at `key:port`, or at any port of `key`."""
+        found = []
+        for entry in self.directory.of(subject).entries:
+            service = entry_in(entry.body)
+            is_there = service.address == address or ":" not in address
+            if is_there and kind in (service.type, ANY_TYPE):
+                found.append(key_of(service.type, service.address))
+        return tuple(found)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def _list(self, asked: Asked) -> Reply:
+        self.counters["read"] += 1
+        query, kind = asked.query, _kind(asked)
+        version, country = query.get("version", ""), query.get("country", "")
+        quantity = _quantity(query.get("quantity", ""))
+        if not version and not country and quantity is None:
+            return Reply(self.shelf.whole(kind))
+        return Reply(self.shelf.some(kind, version, country, quantity))
+
+    async def _one(self, asked: Asked) -> Reply:
+        """A key's service; with `type=*` all of its services, as a list."""
+        self.counters["read"] += 1
+        kind, address = _kind(asked), asked.path["address"]
+        rows = [
+            row
+            for row in self.shelf.of(self._key(address.partition(":")[0]), kind)
+            if ":" not in address or row.entry.address == address
+        ]
+        if kind == ANY_TYPE:
+            return Reply(b"[" + b",".join(row.body for row in rows) + b"]")
+        if not rows:
+            raise RequestRefusedError("service not found", code=404)
+        return Reply(rows[0].body)
+
+    async def _uptime_rows(self, asked: Asked) -> Reply:
+        return await self._uptimes_of(None, asked.query.get("v", "v1"))
+
+    async def _uptime_rows_of(self, asked: Asked) -> Reply:
+        wanted = read_json(_uptimes_asked, asked.body)
+        return await self._uptimes_of({bytes(self._key(word)) for word in wanted.pks}, wanted.v)
+
+    async def _uptimes_of(self, subjects: Collection[bytes] | None, version: str) -> Reply:
+        self.counters["read"] += 1
+        return json_reply(await self._uptimes.rows(subjects, version=version))
+
+    async def _nonce(self, asked: Asked) -> Reply:
+        try:
+            public = self._key(asked.path["key"])
+        except RequestRefusedError as bad:
+            return json_reply({"error": {"message": str(bad), "code": 400}}, 400)
+        nonce = await self.directory.next_nonce(public)
+        return json_reply({"edge": public.hex(), "next_nonce": nonce})
+
+    async def _health(self, asked: Asked) -> Reply:
+        return json_reply(
+            {
+                "service_name": "service-discovery",
+                "build_info": {"version": self._info.version},
+                "started_at": self._started_at,
+                "dmsg_address": "",
+                "dmsg_servers": [],
+                "network": self._info.network,
+                "services": self.shelf.counts(),
+                "trouble": self.directory.trouble,
+            }
+        )
+
+    def _key(self, text: str) -> PubKey:
+        return self._callers.key(text)
+
+
+def _kind(asked: Asked) -> str:
+    kind = asked.query.get("type", "")
+    if not kind:
+        raise RequestRefusedError("which type? ?type=vpn", code=400)
+    return kind
+
+
+def _quantity(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text[:9]) > QUANTITY_MAX:
+        raise RequestRefusedError("quantity is no number", code=400)
+    return int(text)
