@@ -150,7 +150,7 @@ class TransportDesk:
         most = self.settings.transports_max
         if len(told) > most:
             raise RequestRefusedError(f"more than {most} transports", code=413)
-        return listed(told, caller.public)
+        return listed(told, caller.public, self.fleet.said_by(caller.public))
 
     async def _list(self, caller: Caller, put: tuple[Listed, ...]) -> None:
         written = await self._write(

@@ -9,6 +9,7 @@ of what is told, so several servers, and one before and after a restart, tag one
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -33,6 +34,8 @@ STATS: Final = "stats"
 PER_KEY: Final = "keys"
 _TAG_MOD: Final = 2**192
 _GZIP_LEVEL: Final = 4
+ORDERED_ONE_BY_ONE_MAX: Final = 2_000
+"""Changes at once from which sorting anew is cheaper."""
 
 
 class Row(NamedTuple):
@@ -75,6 +78,7 @@ class Fleet:
         self._rows: dict[bytes, Row] = {}
         self._said: dict[bytes, dict[bytes, bytes]] = {}
         """Bodies by id, by who lists them."""
+        self._order: list[bytes] | None = None
         self._sum = 0
         self._said_sum = 0
         self._version = -1
@@ -109,6 +113,11 @@ class Fleet:
         types = Counter(self._rows[key].type for key in self._said.get(subject, ()))
         return dict(sorted(types.items()))
 
+    def said_by(self, subject: bytes) -> Mapping[bytes, bytes]:
+        """Return what a key lists: bodies by id."""
+        self._refresh()
+        return self._said.get(subject, {})
+
     # --- lists ----------------------------------------------------------------------------------
 
     def tag(self, kind: str) -> bytes:
@@ -137,7 +146,7 @@ class Fleet:
             return found
 
     def _build(self, kind: str) -> bytes:
-        rows = [self._rows[key] for key in sorted(self._rows)]
+        rows = [self._rows[key] for key in self._ordered()]
         if kind == STATS:
             return self._stats(rows)
         if kind == PER_KEY:
@@ -168,8 +177,25 @@ class Fleet:
         touched: set[bytes] = set()
         for subject in self._changes.take_now():
             touched |= self._note(self._directory.of(subject))
+        if len(touched) > ORDERED_ONE_BY_ONE_MAX:
+            self._order = None
         for key in touched:
             self._settle(key)
+
+    def _ordered(self) -> Sequence[bytes]:
+        """Return all ids in order; kept in order, because few change between two lists."""
+        if self._order is None:
+            self._order = sorted(self._rows)
+        return self._order
+
+    def _reorder(self, key: bytes, *, is_new: bool) -> None:
+        if self._order is None:
+            return
+        at = bisect_left(self._order, key)
+        if is_new:
+            self._order.insert(at, key)
+        else:
+            del self._order[at]
 
     def _note(self, listing: Listing) -> set[bytes]:
         """Take what a subject lists now; return the ids of transports that this may alter."""
@@ -190,6 +216,8 @@ class Fleet:
                 self._one_sided += sign * row.one_sided
         if new is not None:
             self._rows[key] = new
+        if (old is None) != (new is None):
+            self._reorder(key, is_new=old is None)
 
     def _make(self, key: bytes) -> Row | None:
         listers = self._directory.having(key)
