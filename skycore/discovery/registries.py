@@ -145,10 +145,10 @@ def apply(held: Mapping[bytes, Held], write: RegistryWrite, now_ns: int) -> Appl
     if write.must_rise and stamp <= highest:
         return Applied(live, is_changed, (), highest, True)
     removed = _remove(live, write.remove, stamp)
-    added = _put(live, write.put, stamp, until, now_ms)
+    put = dict(write.put)
+    added = _put(live, put, stamp, until, now_ms)
     gone: Sequence[bytes] = ()
     if write.whole:
-        put = {entry.key for entry in write.put}
         gone = _remove(live, [key for key in live if key not in put], stamp)
     if write.prolong:
         for key, entry in live.items():
@@ -167,10 +167,10 @@ def _remove(live: dict[bytes, Held], keys: Sequence[bytes], stamp: int) -> list[
 
 
 def _put(
-    live: dict[bytes, Held], put: Sequence[Listed], stamp: int, until: int, now_ms: int
+    live: dict[bytes, Held], put: Mapping[bytes, bytes], stamp: int, until: int, now_ms: int
 ) -> bool:
     is_changed = False
-    for key, body in put:
+    for key, body in put.items():
         before = live.get(key)
         if before is None:
             if until > now_ms:

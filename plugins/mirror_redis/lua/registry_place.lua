@@ -1,0 +1,2 @@
+-- Return the end of the change log.
+return {number('position'), number('position')}
