@@ -65,7 +65,11 @@ class DmsgApi:
     # --- reading ---------------------------------------------------------------------------------
 
     async def entry(self, public: bytes) -> DmsgEntry | None:
-        """Return a key's entry; None where it has none."""
+        """Return a key's entry; None where it has none, or is no key at all."""
+        try:
+            self._network.suite.check_public(public)
+        except InvalidKeyError:
+            return None
         response = await self._get(f"/entry/{public.hex()}", ENTRY_BYTES_MAX)
         if response.status == 404 and _is_missing(response):
             return None

@@ -166,7 +166,7 @@ class _Servers:
             body.dht_bootstrap,
             kind,
             best.source,
-            sorted({r.source for r in records if r.body is not None}),
+            sorted({r.source for r in records}),
             best.signer is not None,
             self._age_s(best.as_of_ns),
         )

@@ -54,8 +54,8 @@ class _Client:
         """`skynode dmsg servers`."""
         from skycore.contracts.command import Command
 
-        run = "discovery_dmsg.client.commands:servers"
-        return [Command("dmsg servers", "List the network's DMSG servers.", run)]
+        what, run = "List the network's DMSG servers.", "discovery_dmsg.client.commands:servers"
+        return [Command("dmsg servers", what, run)]
 
 
 discovery_dmsg = _Client()

@@ -8,13 +8,16 @@ import anyio
 import msgspec
 import pytest
 
+from discovery_dmsg.client.api import DmsgApi
 from discovery_dmsg.server.service import open_desk, open_routes, open_status
 from discovery_dmsg.settings import DmsgServerSettings
 from namespaces_skywire.declarations import ALL, DMSG, DMSG_SERVER
 from skycore.contracts.dht import PutReport
+from skycore.contracts.http import HttpResponse
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.runtime import NodeInfo
 from skycore.contracts.store import PutOutcome
+from skycore.errors import HttpUnreachableError
 from skycore.events import Events
 from skycore.guards.gate import GateSettings, open_gate
 from skycore.guards.publish import PublisherSettings, open_publisher
@@ -66,6 +69,37 @@ class FlakyMirror(PeersMirror):
         return await super().renew(leases)
 
 
+class AppClient:
+    """An HttpClient whose server is the service of a lab; it can be away, and it can lie."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.is_down = False
+        self.requests = []
+        self.lies = {}
+        """By path below the prefix: the body that is told instead."""
+
+    async def request(
+        self, method, url, *, body=b"", headers=None, timeout_s=None, body_bytes_max=None
+    ):
+        path = url.removeprefix("http://dmsgd.test")
+        self.requests.append((method, path))
+        await anyio.sleep(0.01)
+        if self.is_down:
+            raise HttpUnreachableError("nobody there")
+        below = path.removeprefix(self.lab.settings.prefix)
+        if below in self.lies:
+            return HttpResponse(200, {}, self.lies[below], url)
+        told = [("host", "dmsgd.test"), *(headers or {}).items()]
+        return await call_app(
+            self.lab.routes.app, path, method=method, root=self.lab.settings.prefix,
+            body=body, headers=told,
+        )  # fmt: skip
+
+    def writes(self):
+        return [request for request in self.requests if request[0] != "GET"]
+
+
 class Person:
     """Somebody with a key, who numbers entries."""
 
@@ -106,6 +140,12 @@ class Lab:
         self.files = MemoryFiles()
         self.namespaces = Namespaces(ALL)
         self.mirrors, self.sources = [], []
+        self.http = AppClient(self)
+        self.url = "http://dmsgd.test/dmsgd"
+
+    def api(self, who="alice"):
+        """Return the service as a node asks it."""
+        return DmsgApi(self.http, identity(who, NETWORK), self.clock, self.url, 5.0)
 
     def person(self, name):
         return Person(name, self.clock)
@@ -212,8 +252,3 @@ async def lab():
 async def running(lab):
     async with lab.service():
         yield lab
-
-
-async def settle(seconds=1.0):
-    """Let what runs in the background do its work."""
-    await anyio.sleep(seconds)
