@@ -18,12 +18,7 @@ def skycore_settings() -> Any:
 
 @hookimpl
 def skycore_services() -> Any:
-    from mirror_redis.mirror_service import (
-        Mirroring,
-        MirrorLink,
-        open_mirror_link,
-        open_mirroring,
-    )
+    from mirror_redis.mirror_service import Mirroring, MirrorLink, open_mirror_link, open_mirroring
     from skycore import Provider
 
     return [Provider(MirrorLink, open_mirror_link), Provider(Mirroring, open_mirroring)]
@@ -34,6 +29,13 @@ def skycore_mirrors() -> Any:
     from mirror_redis.mirror_service import open_redis_mirror
 
     return [open_redis_mirror]
+
+
+@hookimpl
+def skycore_discovery() -> Any:
+    from mirror_redis.source import open_redis_source
+
+    return [open_redis_source]
 
 
 @hookimpl
