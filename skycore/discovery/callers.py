@@ -20,6 +20,7 @@ from skycore.contracts.runtime import Identity
 from skycore.contracts.settings import PluginSettings
 from skycore.errors import ConfigError, InvalidKeyError, LocalProtocolError, RequestRefusedError
 from skycore.model.keys import PubKey, parse_public
+from skycore.model.limits import REQUEST_HOST_MAX
 from skycore.model.requests import (
     HEADER_KEY,
     HEADER_NONCE,
@@ -33,8 +34,6 @@ __all__ = ["NONCE_MISMATCH", "Caller", "CallerSettings", "Callers", "check"]
 
 NONCE_MISMATCH: Final = "SW-Nonce does not match"
 """Upstream's clients fetch the nonce again when they read exactly this."""
-HEADER_MAX: Final = 1_024
-"""Bytes of a header that is read at all; a longer one is malformed."""
 _KEY, _NONCE, _SIGNATURE = HEADER_KEY.encode(), HEADER_NONCE.encode(), HEADER_SIGNATURE.encode()
 _MONITOR, _MONITOR_SIGNATURE, _HOST = b"nm-pk", b"nm-sign", b"host"
 _READ: Final = frozenset((_KEY, _NONCE, _SIGNATURE, _MONITOR, _MONITOR_SIGNATURE, _HOST))
@@ -186,7 +185,7 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     for name, value in scope["headers"]:
         if name not in _READ:
             continue
-        if name in found or len(value) > HEADER_MAX:
+        if name in found or len(value) > REQUEST_HOST_MAX:
             raise RequestRefusedError(f"error parsing {_NAMES[name]}: twice or too long", code=401)
         found[name] = value
     return found

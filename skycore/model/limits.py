@@ -42,6 +42,8 @@ __all__ = [
     "RANGE_ITEMS_MAX",
     "RANGE_PARTS",
     "RECONCILE_ROUNDS_MAX",
+    "REQUEST_HOST_MAX",
+    "REQUEST_TARGET_MAX",
     "RPC_FRAME_MAX",
     "SALT_MAX",
     "SEQ_MAX",
@@ -148,3 +150,9 @@ WANTED_MAX: Final = 1_024
 # RPC to a node (docs/protocols/rpc.md)
 RPC_FRAME_MAX: Final = 4 * 1024 * 1024
 JSON_DEPTH_MAX: Final = 64
+
+# signed HTTP requests (docs/protocols/discovery.md)
+REQUEST_HOST_MAX: Final = 1_024
+"""Bytes of the Host header, and of every header of a signature."""
+REQUEST_TARGET_MAX: Final = 8_192
+"""Bytes of path and query."""

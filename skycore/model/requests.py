@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Final
 
 from skycore.errors import LocalProtocolError
+from skycore.model.limits import REQUEST_HOST_MAX, REQUEST_TARGET_MAX
 
 __all__ = ["HEADER_KEY", "HEADER_NONCE", "HEADER_SIGNATURE", "NONCE_MAX", "signed", "signed_old"]
 
@@ -20,7 +21,6 @@ HEADER_NONCE: Final = "sw-nonce"
 HEADER_SIGNATURE: Final = "sw-sig"
 NONCE_MAX: Final = 2**53
 """Small enough for every JSON reader."""
-_TARGET_MAX: Final = 8_192
 
 
 def signed(
@@ -33,7 +33,7 @@ def signed(
     SHA256(body)`. Raises `LocalProtocolError` for what fits no request.
     """
     verb, name = method.upper().encode(), host.lower().encode()
-    if len(verb) > 255 or len(name) > 1_024 or len(target) > _TARGET_MAX:
+    if len(verb) > 255 or len(name) > REQUEST_HOST_MAX or len(target) > REQUEST_TARGET_MAX:
         raise LocalProtocolError("a request's method, host or path is too long to be signed")
     if not 0 <= nonce <= NONCE_MAX:
         raise LocalProtocolError(f"a nonce lies between 0 and {NONCE_MAX}")
