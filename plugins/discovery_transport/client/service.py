@@ -138,7 +138,7 @@ async def open_listing(
 
 
 class _Status:
-    name = "transport registration"
+    name = "transport_registration"
 
     def __init__(self, carriers: Carriers, service: TransportService) -> None:
         self._carriers, self._service = carriers, service
