@@ -2,67 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from skycore import hookimpl
+from discovery_address.client.plugin import discovery_address
+from discovery_address.server.plugin import discovery_address_server
 
 __all__ = ["discovery_address", "discovery_address_server"]
-
-
-class _Client:
-    """Tells resolvers and the DHT where this node is; asks for others."""
-
-    @hookimpl
-    def skycore_settings(self) -> Any:
-        from discovery_address.client.settings import AddressSettings
-
-        return AddressSettings
-
-    @hookimpl
-    def skycore_services(self) -> Any:
-        from discovery_address.client.service import PROVIDERS
-
-        return PROVIDERS
-
-    @hookimpl
-    def skycore_discovery(self) -> Any:
-        from discovery_address.client.service import open_source
-
-        return [open_source]
-
-    @hookimpl
-    def skycore_status(self) -> Any:
-        from discovery_address.client.service import open_status
-
-        return [open_status]
-
-
-class _Server:
-    """An address resolver."""
-
-    @hookimpl
-    def skycore_settings(self) -> Any:
-        from discovery_address.server.settings import AddressServerSettings
-
-        return AddressServerSettings
-
-    @hookimpl
-    def skycore_services(self) -> Any:
-        from discovery_address.server.service import PROVIDERS
-
-        return PROVIDERS
-
-    @hookimpl
-    def skycore_http_routes(self) -> Any:
-        from discovery_address.server.service import open_routes
-
-        return [open_routes]
-
-    @hookimpl
-    def skycore_status(self) -> Any:
-        from discovery_address.server.service import open_status
-
-        return [open_status]
-
-
-discovery_address, discovery_address_server = _Client(), _Server()

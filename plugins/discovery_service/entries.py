@@ -7,21 +7,30 @@ one each time it is told (L9).
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from skycore.model.entries import ServiceEntry
 
-__all__ = ["ALIASES", "ANY_TYPE", "TYPES", "public", "steady"]
+__all__ = ["ALIASES", "ANY_TYPE", "public", "service_of", "steady"]
 
-TYPES: Final = ("vpn", "skysocks", "visor")
-"""Those of Skywire; there may be others."""
 ALIASES: Final = {"proxy": "skysocks"}
 """Older names, understood by who reads."""
 ANY_TYPE: Final = "*"
 """Of our servers: services of all types."""
+_FIELDS: Final = frozenset(ServiceEntry.__struct_fields__)
 _MOVING: Final = frozenset(("latency", "uptime", "connections"))
+
+
+def service_of(row: Mapping[str, Any]) -> ServiceEntry:
+    """Return a service told as JSON; fields that we do not know are left alone, null is nothing.
+
+    Raises `msgspec.ValidationError`.
+    """
+    known = {name: row[name] for name in row.keys() & _FIELDS if row[name] is not None}
+    return msgspec.convert(known, ServiceEntry)
 
 
 def public(entry: ServiceEntry) -> ServiceEntry:

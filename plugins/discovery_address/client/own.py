@@ -8,12 +8,11 @@ the address outside.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from discovery_address.client.settings import AddressSettings
-from skycore import Live
 from skycore.contracts.dht import Mirror
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact, Publisher
@@ -47,8 +46,8 @@ class Own:
         public: PubKey,
         listening: Callable[[], Iterable[Address]],
         client: SignedClient | None,
-        publisher: Publisher,
-        mirrors: Live[Mirror],
+        publisher: Publisher | None,
+        mirrors: Sequence[Mirror],
         namespaces: Namespaces,
         dice: random.Random,
     ) -> None:
@@ -60,7 +59,11 @@ class Own:
             interval_s=settings.interval_s,
         )
         self.publishing = Registration(
-            self._publish, dice=dice, name="own address record", interval_s=settings.publish_s
+            self._publish,
+            self._withdraw,
+            dice=dice,
+            name="own address record",
+            interval_s=settings.publish_s,
         )
         self.published: AddressEntry | None = None
         """What stands in the DHT now, as far as this run knows."""
@@ -90,6 +93,11 @@ class Own:
     def find(self, kind: str) -> AddressBind | None:
         """Return what was told last."""
         return self._binds.get(kind)
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is anything to bind."""
+        return bind_of(ORDINARY, self._listening()) is not None
 
     # --- the resolver ---------------------------------------------------------------------------
 
@@ -127,8 +135,13 @@ class Own:
     # --- the DHT --------------------------------------------------------------------------------
 
     def entry(self) -> AddressEntry | None:
-        """Return what is published; None: nothing is known that others could dial."""
-        told = {kind: bind for kind, bind in self._binds.items() if _is_useful(bind)}
+        """Return what is published; None: nothing is known that others could dial.
+
+        Of a type of which nobody told anything, what its listener says of itself.
+        """
+        listening = self._listening()
+        binds = {kind: self.find(kind) or bind_of(kind, listening) for kind in KINDS}
+        told = {kind: bind for kind, bind in binds.items() if bind and _is_useful(bind)}
         if not told:
             return None
         return AddressEntry(
@@ -137,19 +150,27 @@ class Own:
 
     async def _publish(self) -> None:
         """Hand the record to the mirrors. Raises `DiscoveryError` where nobody took it."""
-        if not self._settings.publish or not len(self._mirrors):
-            return
         entry, namespace = self.entry(), self._namespaces.find(SALT)
-        if namespace is None or (entry is None and self.published is None):
+        if not self._settings.publish or namespace is None or not self._mirrors:
             return
-        v = None if entry is None else namespace.encode(entry)
+        if entry is not None or self.published is not None:
+            await self._say(None if entry is None else namespace.encode(entry))
+            self.published = entry
+
+    async def _withdraw(self) -> None:
+        if self.published is not None:
+            await self._say(None)
+
+    async def _say(self, v: bytes | None) -> None:
+        if self._publisher is None or not self._mirrors:
+            return
         done = await self._publisher.publish(Fact(SALT, v))
-        if not done.unchanged and done.reports:
-            self.copies = sum(report.stored for report in done.reports)
-            if not self.copies:
-                why = next((r.outcome.text for r in done.reports if r.outcome.text), "nobody")
-                raise DiscoveryError(f"the own address record was taken nowhere: {why}")
-        self.published = entry
+        if done.unchanged or not done.reports:
+            return
+        self.copies = sum(report.stored for report in done.reports)
+        if not self.copies:
+            why = next((r.outcome.text for r in done.reports if r.outcome.text), "nobody")
+            raise DiscoveryError(f"the own address record was taken nowhere: {why}")
 
 
 def _host(text: str) -> str:

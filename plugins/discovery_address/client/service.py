@@ -55,19 +55,22 @@ async def open_resolver(
 async def open_own(
     settings: AddressSettings,
     resolver: Resolver,
-    transports: Transports,
-    publisher: Publisher,
-    mirrors: Live[Mirror],
+    transports: Transports | None,
+    publisher: Publisher | None,
+    mirrors: tuple[Mirror, ...],
     namespaces: Namespaces,
     identity: Identity,
     entropy: Entropy,
     lifecycle: Lifecycle,
 ) -> AsyncIterator[OwnAddress]:
-    """Tell resolver and DHT where this node is, for as long as it runs."""
+    """Tell resolver and DHT where this node is, for as long as it runs, and take it back then.
+
+    All mirrors are needed before, so that they are still there at the end.
+    """
     own = Own(
         settings,
         identity.public,
-        transports.listening,
+        transports.listening if transports is not None else tuple,
         resolver.client,
         publisher,
         mirrors,
@@ -81,8 +84,9 @@ async def open_own(
         await registration.run()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(loop, own.binding)
-        tasks.start_soon(loop, own.publishing)
+        if transports is not None:
+            tasks.start_soon(loop, own.binding)
+            tasks.start_soon(loop, own.publishing)
         try:
             yield own
         finally:
@@ -113,7 +117,7 @@ class _Status:
         addresses = addresses_of(entry) if entry else ()
         fields: dict[str, Any] = {
             "url": self._settings.url,
-            "bound": bool(client and told.is_current and own.look()),
+            "bound": bool(client and told.is_current and own.listens),
             "addresses": [f"{a.kind} {a.endpoint}" for a in addresses],
             "seen_at": {
                 kind: bind.remote_addr or bind.remote_addr_v6

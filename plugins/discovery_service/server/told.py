@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from discovery_service.entries import ALIASES, steady
+from discovery_service.entries import ALIASES, service_of, steady
 from skycore.contracts.discovery import Record
 from skycore.contracts.registry import Listed, Listing
 from skycore.errors import NamespaceError, RequestRefusedError
@@ -26,7 +26,6 @@ __all__ = ["Told", "entries_in", "entries_of", "entry_in", "key_of", "listed", "
 KEYS_MAX: Final = 10_000
 _TYPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VERSIONED: Final = frozenset(("vpn", "skysocks"))
-_FIELDS: Final = frozenset(ServiceEntry.__struct_fields__)
 _rows = msgspec.json.Decoder(dict[str, Any] | list[dict[str, Any]])
 _keys: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(
     Annotated[list[Host], Meta(max_length=KEYS_MAX)]
@@ -60,10 +59,8 @@ def read(body: bytes, public: bytes, seen: str, services_max: int) -> Told:
 
 
 def _entry(row: dict[str, Any]) -> ServiceEntry:
-    """Return a service; fields that we do not know are left alone, empty ones are none."""
-    known = {name: row[name] for name in row.keys() & _FIELDS if row[name] is not None}
     try:
-        return msgspec.convert(known, ServiceEntry)
+        return service_of(row)
     except msgspec.ValidationError as bad:
         raise RequestRefusedError(f"invalid json: {bad}"[:200], code=400) from None
 
