@@ -2,14 +2,17 @@
 
 Why a bootstrap node is never written off: in the original, one failure closed the door to it for
 ten minutes (C40, O05). Here the door is tried every 30 s while nobody answers, then every 5 min,
-and contacts saved from the last run are tried beside the configured ones. All of it runs on
-`tasks.every`, so on a virtual clock too.
+and contacts saved from the last run are tried beside the configured ones. Where nobody of them is
+there, DMSG servers that say of themselves `dht_bootstrap` are (M14), and nobody without that flag:
+to dial whoever is listed anywhere was how one bad list made every node dial the wrong ones. All of
+it runs on `tasks.every`, so on a virtual clock too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -19,8 +22,14 @@ import msgspec
 from dht_kademlia.core.contacts import clean_contact
 from dht_kademlia.core.routing_table import ID_BITS, K
 from dht_kademlia.node import SETTLE, Kademlia
+from skycore.contracts.discovery import EntrySource, Record
 from skycore.contracts.runtime import Files
-from skycore.model.addresses import Contact
+from skycore.discovery.binds import addresses_of
+from skycore.discovery.sources import find_all, list_all, rank_records
+from skycore.errors import InvalidKeyError
+from skycore.model.addresses import Address, Contact
+from skycore.model.entries import AddressEntry, DmsgServerEntry
+from skycore.model.keys import PubKey
 
 __all__ = ["TABLE_FILE", "bootstrap", "check_contacts", "load_table", "save_table"]
 
@@ -32,6 +41,12 @@ CHECKS_MAX: Final = 32
 REFRESHES_MAX: Final = 4
 BEYOND_MAX: Final = 6
 SEEDS_MAX: Final = 2
+SERVERS_MAX: Final = 8
+"""DMSG servers that are asked in one round; of more than that, any."""
+SOURCE_S: Final = 5.0
+"""How long a source of their entries, or of their addresses, may take."""
+DMSG_SERVER: Final = b"dmsg-server"
+ADDR: Final = b"addr"
 
 
 def load_table(files: Files, key_bytes: int) -> tuple[Contact, ...]:
@@ -55,16 +70,23 @@ def save_table(node: Kademlia, files: Files) -> None:
         files.write(TABLE_FILE, msgspec.msgpack.encode(live))
 
 
-async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
+async def bootstrap(
+    node: Kademlia, saved: Sequence[Contact] = (), sources: Iterable[EntrySource] = ()
+) -> bool:
     """Ask the bootstrap nodes and the saved contacts, then look for our own neighbours.
 
-    Returns whether anybody answered at all.
+    The DMSG servers that `sources` know to answer DHT calls are asked too: nobody waits for them
+    unless nobody else is there. Returns whether anybody answered at all.
     """
     first = not len(node.table)
     contacts = {c.public: c for c in (*saved, *node.seeds) if c.public != node.identity.public}
     async with anyio.create_task_group() as tasks:
         for contact in contacts.values():
             tasks.start_soon(node.probe, contact)
+    if len(node.table):
+        node.later(_ask_servers, node, sources)
+    else:
+        await _ask_servers(node, sources)
     if not len(node.table):
         return False
     await node.find_nodes(node.table.own_id)
@@ -74,6 +96,59 @@ async def bootstrap(node: Kademlia, saved: Sequence[Contact] = ()) -> bool:
         node.joined_s = node.clock.now()
         log.info("bootstrapped peers=%d", len(node.table))
     return True
+
+
+async def _ask_servers(node: Kademlia, sources: Iterable[EntrySource]) -> None:
+    """Ping DMSG servers that say they answer DHT calls; raises nothing remote (M14)."""
+    servers = [key for key in await _bootstrap_servers(node, sources) if key not in node.table]
+    if not servers:
+        return
+
+    async def ask(key: PubKey) -> None:
+        await node.probe(Contact(key, await _addresses(node, sources, key)))
+
+    log.debug("asking dmsg servers count=%d", len(servers))
+    async with anyio.create_task_group() as tasks:
+        for key in node.dice.sample(servers, min(SERVERS_MAX, len(servers))):
+            tasks.start_soon(ask, key)
+
+
+async def _bootstrap_servers(node: Kademlia, sources: Iterable[EntrySource]) -> list[PubKey]:
+    """Return the keys of servers whose best record has the flag, in order."""
+    listings = await list_all(sources, DMSG_SERVER, wait_s=SOURCE_S)
+    by_subject: dict[bytes, list[Record]] = defaultdict(list)
+    for answer in listings.by_source.values():
+        for record in answer.records:
+            by_subject[record.subject].append(record)
+    suite, now_s = node.identity.network.suite, node.clock.wall_s()
+    keys = []
+    for subject in sorted(by_subject):
+        body = rank_records(by_subject[subject], now_s)[0].body
+        if not isinstance(body, DmsgServerEntry) or not body.dht_bootstrap:
+            continue
+        if subject == node.identity.public:
+            continue
+        try:
+            keys.append(suite.check_public(subject))
+        except InvalidKeyError:  # another network's: nobody can be dialled by it
+            continue
+    return keys
+
+
+async def _addresses(
+    node: Kademlia, sources: Iterable[EntrySource], key: PubKey
+) -> tuple[Address, ...]:
+    """Return where a server takes links, as far as anybody knows.
+
+    What its own entry has is where it takes DMSG sessions, which is no address of a transport.
+    """
+    known = node.transports.addresses.find(key)
+    if known or node.transports.find(key) is not None:
+        return tuple(known)
+    found = (await find_all(sources, ADDR, key, node.clock, wait_s=SOURCE_S)).best
+    if found is None or not isinstance(found.body, AddressEntry):
+        return ()
+    return addresses_of(found.body)
 
 
 async def _refresh(node: Kademlia, bucket: int, settle: int = SETTLE) -> None:

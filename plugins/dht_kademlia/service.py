@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 import anyio
 
@@ -26,8 +27,10 @@ from dht_kademlia.status import DhtStatus
 from dht_kademlia.sync.adverts import open_adverts
 from dht_kademlia.sync.fullnode import Live
 from dht_kademlia.sync.pull import Cursors
+from skycore import Live as Up
 from skycore import Provider
 from skycore.contracts.dht import Dht, Mirror, PutReport
+from skycore.contracts.discovery import EntrySource
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.rpc import RpcService
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+NO_SOURCES: Final = Up[EntrySource](())
 
 
 @asynccontextmanager
@@ -69,6 +73,7 @@ async def open_kademlia(
     files: Files,
     lifecycle: Lifecycle,
     events: Events,
+    sources: Up[EntrySource] = NO_SOURCES,
 ) -> AsyncIterator[Kademlia]:
     """Run a node of the DHT: listen first, then (once all parts are up) serve and bootstrap."""
     codec = MsgpackCodec()
@@ -89,7 +94,7 @@ async def open_kademlia(
         saved = load_table(files, len(identity.public))
         server = Server(node, codec)
         listeners = [await stack.enter_async_context(s.listen(DHT_SERVICE)) for s in streams]
-        tasks.start_soon(_live, node, server, listeners, saved, files, lifecycle)
+        tasks.start_soon(_live, node, server, listeners, saved, files, lifecycle, sources)
         try:
             yield node
         finally:
@@ -120,6 +125,7 @@ async def _live(
     saved: Sequence[Contact],
     files: Files,
     lifecycle: Lifecycle,
+    sources: Up[EntrySource],
 ) -> None:
     await lifecycle.wait_ready()
     settings = node.settings
@@ -137,7 +143,7 @@ async def _live(
         looked = node.clock.now()
         if not len(node.table) or looked - entered >= settings.bootstrap_interval_s:
             entered = looked
-            await bootstrap(node, saved if not len(node.table) else ())
+            await bootstrap(node, saved if not len(node.table) else (), sources)
         if alone and len(node.table):
             node.waiting.all_due()
         alone = not len(node.table)
