@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from mirror_redis.rows import hex64, member_of, number, record, stored_item
+from mirror_redis.rows import hex64, member_of, number, record, rows_of, stored_item
 from skycore.contracts.store import ChangeFilter, ChangePage
 from skycore.errors import CursorInvalidError, StoreError
 from skycore.model.items import Cursor, ItemClass, StoredItem, mutable_item_target
@@ -59,7 +59,7 @@ class Scans:
         found: dict[tuple[bytes, int], StoredItem] = {}
         size = 0
         while True:
-            end, stopped, more, rows = await self._run(
+            end, stopped, more, *packed = await self._run(
                 "changes",
                 record(
                     number(place),
@@ -72,7 +72,7 @@ class Scans:
             )  # fmt: skip
             if after is not None and after.position > end:
                 raise _invalid()
-            for item in await self._show(rows):
+            for item in await self._show(rows_of(*packed)):
                 size += len(item.item.v) + ENTRY_BYTES
                 key = (item.target, item.item_class)
                 found.pop(key, None)  # it changed while we read: once, as it is now
@@ -122,17 +122,18 @@ class Scans:
         begin = low_bound(low)
         while limit > len(items):
             count = min(limit - len(items), LISTED_MAX)
-            stopped, rows = await self._run(
+            stopped, *packed = await self._run(
                 "listing",
                 record(
                     b"1" if salt is not None else b"", salt or b"", begin, high_bound(high),
                     number(count), number(REPLY_BYTES),
                 ),
             )  # fmt: skip
+            rows = rows_of(*packed)
             items += await self._show(rows)
             if len(rows) < count and not stopped:
                 break
-            begin = b"(" + bytes(rows[-1][0])
+            begin = b"(" + bytes(rows[-1][-1])
         return items
 
     async def history(self, target: bytes, limit: int) -> list[StoredItem]:
@@ -147,7 +148,10 @@ class Scans:
                     for member, first in seen.items()
                 ],
             )
-            for (member, first), (stopped, rows) in zip(list(seen.items()), replies, strict=True):
+            for (member, first), (stopped, *packed) in zip(
+                list(seen.items()), replies, strict=True
+            ):
+                rows = rows_of(*packed)
                 items += [item for item in map(stored_item, rows) if item is not None]
                 seen[member] = first + len(rows)
                 if not stopped or not rows or seen[member] >= limit:

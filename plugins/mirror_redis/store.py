@@ -20,7 +20,7 @@ from mirror_redis.link import Link
 from mirror_redis.news import News
 from mirror_redis.opened import CALL_ITEMS_MAX, OpenedStore
 from mirror_redis.own import OwnRecords
-from mirror_redis.rows import member_of, number, record, stored_item
+from mirror_redis.rows import member_of, number, record, rows_of, stored_item
 from mirror_redis.scans import Scans
 from mirror_redis.settings import RedisStoreSettings
 from skycore.contracts.runtime import Entropy
@@ -89,7 +89,7 @@ class RedisStore(OpenedStore):
             if item is not None:
                 items.append(item)
             else:
-                damaged.append(record(row[0], row[3] if len(row) > 3 else b"?"))
+                damaged.append(record(row[-1], row[2] if len(row) > 3 else b"?"))
         if damaged:
             await self._drop_damaged(damaged)
         return items
@@ -118,8 +118,8 @@ class RedisStore(OpenedStore):
         members = [member_of(target, c) for target in targets for c in classes]
         items: list[StoredItem] = []
         while True:
-            end, looked, rows = await self.run("get", number(REPLY_BYTES), *members)
-            items += await self._shown(rows)
+            end, looked, *packed = await self.run("get", number(REPLY_BYTES), *members)
+            items += await self._shown(rows_of(*packed))
             members = members[looked:]
             if not members:
                 return end, items

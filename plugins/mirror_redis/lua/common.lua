@@ -4,6 +4,7 @@ local P = KEYS[1]
 local META, LOG, TARGETS = P .. 'meta', P .. 'log', P .. 'targets'
 local call, struct_pack, struct_unpack = redis.call, struct.pack, struct.unpack
 local ENTRY_BYTES, ITEM_BYTES_MAX, FIELD_BYTES_MAX = 300, 98304, 8192
+local LENGTHS = '>I4I4I4I4I4I4I4I4'
 local ZEROS = '0000000000000000'
 
 local info = call('INFO', 'replication')
@@ -21,22 +22,40 @@ local FACTS = '>' .. string.rep('I4c0', 9)
 
 local function position() return tonumber(call('HGET', META, 'position')) or 0 end
 
--- One row as readers get it; {member} where it is not what this schema writes; nil for none.
+-- One row as readers get it: rank, until, pos, ipos, facts, item, lease, member; {member} where it
+-- is not what this schema writes; nil for none. Its size is asked first: others may have put
+-- anything there (M10).
 local function show(member)
-  local size = redis.pcall('HSTRLEN', P .. member, 'item')
+  local key = P .. member
+  local size = redis.pcall('HSTRLEN', key, 'item')
   if type(size) == 'table' then return {member} end
   if size == 0 then
-    if call('EXISTS', P .. member) == 1 then return {member} end
+    if call('EXISTS', key) == 1 then return {member} end
     return nil
   end
   if size > ITEM_BYTES_MAX then return {member}, 0 end
-  local r = call('HMGET', P .. member, 'rank', 'until', 'pos', 'ipos', 'facts', 'item', 'lease')
-  local total = 0
-  for i = 1, 6 do
-    if not r[i] or (i < 6 and #r[i] > FIELD_BYTES_MAX) then return {member} end
-    total = total + #r[i]
+  local r = call('HMGET', key, 'rank', 'until', 'pos', 'ipos', 'facts', 'item', 'lease')
+  local rank, ends, pos, ipos, facts, lease = r[1], r[2], r[3], r[4], r[5], r[7] or ''
+  if not (rank and ends and pos and ipos and facts) or rank == '' then return {member} end
+  size = size + #rank + #ends + #pos + #ipos + #facts + #lease
+  if size > FIELD_BYTES_MAX and math.max(#rank, #ends, #pos, #ipos, #facts, #lease)
+      > FIELD_BYTES_MAX then
+    return {member}
   end
-  local lease = r[7] or ''
-  if #lease > FIELD_BYTES_MAX then return {member} end
-  return {member, r[1], r[2], r[3], r[4], r[5], r[6], lease}, total + #lease
+  r[7], r[8] = lease, member
+  return r, size
 end
+
+-- Rows as one string each, and the lengths of their fields in one more: a reply of nested arrays
+-- costs Redis and its reader several times as much as all the rest (measured).
+local lengths, fields = {}, {}
+local function add(r)
+  local n = #fields + 1
+  fields[n] = table.concat(r)
+  if #r == 1 then
+    lengths[n] = struct_pack(LENGTHS, 0, 0, 0, 0, 0, 0, 0, #r[1])
+  else
+    lengths[n] = struct_pack(LENGTHS, #r[1], #r[2], #r[3], #r[4], #r[5], #r[6], #r[7], #r[8])
+  end
+end
+local function added() return table.concat(lengths), fields end
