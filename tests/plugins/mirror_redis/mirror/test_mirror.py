@@ -343,3 +343,20 @@ async def test_c30_signed_once_for_all_mirrors(redis, service, reader):
 async def test_the_mirror_is_one(redis, service):
     async with service(redis.url) as one:
         assert isinstance(one.mirror, RedisMirror) and one.mirror.name == "redis"
+
+
+@pytest.mark.parametrize("versions", [0, 2])
+async def test_how_much_history_is_kept_is_for_the_full_nodes_to_say(
+    redis, service, reader, until, versions
+):
+    async with service(redis.url) as one, reader(redis.url, history_versions_max=versions) as full:
+        await until(lambda: redis.send("HGET", "dht:meta", "past_versions_max") != b"$-1\r\n")
+        for number in range(5):
+            await one.publish(f"{number}", "visor1")
+        await until(lambda: is_note(full, "visor1", "4"))
+        target = mutable_item_target(identity("visor1").public, b"note")
+        assert len(await full.items.history(target, 100)) == versions
+
+
+async def is_note(full, subject: str, text: str) -> bool:
+    return await full.note(subject) == text
