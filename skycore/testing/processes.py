@@ -54,8 +54,16 @@ class NodeProcess:
         done = self.command(*words, "--json")
         if done.returncode:
             said = done.stderr.strip() or done.stdout.strip()[-1000:]
+            if "internal error" in said:  # what the node knows of it would be gone with its folder
+                said += f"\n{self.traceback()}"
             raise NodeProcessError(f"{self.name}: skynode {' '.join(words[:4])}: {said}")
         return json.loads(done.stdout)
+
+    def traceback(self) -> str:
+        """Return the latest traceback in its log, or the log's end where there is none."""
+        log = self.log.read_text(errors="replace") if self.log.exists() else "no log"
+        at = log.rfind("Traceback (most recent call last)")
+        return log[max(0, at - 300) :][:8_000] if at >= 0 else log[-2_000:]
 
     def refused(self, *words: str) -> str:
         """Run a command that must be refused (exit code 1); return what it said."""
