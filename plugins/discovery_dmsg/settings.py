@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from skycore.contracts.settings import PluginSettings
 from skycore.discovery.callers import CallerSettings
@@ -25,6 +25,13 @@ class DmsgClientSettings(PluginSettings):
     """How long a request may take."""
     wait_s: float = Field(default=5.0, gt=0)
     """How long `dmsg servers` waits for a source."""
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("a URL begins with http:// or https://")
+        return url.rstrip("/")
 
 
 class DmsgServerSettings(CallerSettings):

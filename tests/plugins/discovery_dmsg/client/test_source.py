@@ -63,8 +63,9 @@ class _Contract(EntrySourceContract):
         running.api_in_use = running.api()
         source = HttpDmsg(running.api_in_use, running.clock)
         return Sourced(
-            source, self.salt, running.clock, say=people.say, body=people.body, fail=people.fail
-        )
+            source, self.salt, running.clock, say=people.say, body=people.body, fail=people.fail,
+            strange=running.person("nobody").public,
+        )  # fmt: skip
 
 
 class TestEntries(_Contract):
@@ -144,3 +145,8 @@ async def test_many_entries_are_read_in_batches(lab):
         listed = await HttpDmsg(lab.api(), lab.clock).records(b"dmsg")
         assert len(listed.records) == 600 and listed.complete
         assert len(lab.http.requests) == 3
+
+
+async def test_what_is_no_key_has_no_entry(running):
+    assert await HttpDmsg(running.api(), running.clock).find(b"dmsg", b"\x05" * 32) is None
+    assert running.http.requests == []
