@@ -11,12 +11,14 @@ import anyio
 
 from dht_kademlia.bootstrap import bootstrap, check_contacts, load_table, save_table
 from dht_kademlia.client import DHT_SERVICE, Client
+from dht_kademlia.comparisons import Comparisons, open_comparisons
 from dht_kademlia.core.codec import MsgpackCodec
 from dht_kademlia.core.messages import PutValue
 from dht_kademlia.dht import KademliaDht
 from dht_kademlia.node import Kademlia
 from dht_kademlia.put.puts import hand_out, put_many
 from dht_kademlia.put.repair import keep_replicas
+from dht_kademlia.rpc.against import open_dht_against_rpc
 from dht_kademlia.rpc.live import open_dht_live_rpc
 from dht_kademlia.rpc.namespaces import open_dht_namespaces_rpc
 from dht_kademlia.rpc.records import DhtMethods
@@ -216,10 +218,14 @@ async def open_dht_rpc(
 
 
 @asynccontextmanager
-async def open_dht_status(node: Kademlia) -> AsyncIterator[StatusSource]:
+async def open_dht_status(node: Kademlia, comparisons: Comparisons) -> AsyncIterator[StatusSource]:
     """Say how the DHT is, for `visor info`."""
-    yield DhtStatus(node)
+    yield DhtStatus(node, comparisons.status_fields)
 
 
-SERVICES = (Provider(Kademlia, open_kademlia), open_adverts)
-RPC_METHODS = (open_dht_rpc, open_dht_namespaces_rpc, open_dht_live_rpc)
+SERVICES = (
+    Provider(Kademlia, open_kademlia),
+    Provider(Comparisons, open_comparisons),
+    open_adverts,
+)
+RPC_METHODS = (open_dht_rpc, open_dht_namespaces_rpc, open_dht_live_rpc, open_dht_against_rpc)

@@ -57,3 +57,6 @@ class KademliaSettings(PluginSettings):
     repair_interval_s: float = Field(120.0, ge=0)
     """How often this node sees to it that what it is closest to has all its replicas, in seconds;
     0 for never."""
+    compare_interval_s: float = Field(300.0, ge=0)
+    """How often a full node compares what it holds with what the HTTP services list, where their
+    addresses are set, in seconds; 0 for never."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -111,12 +111,13 @@ class DhtStatus:
 
     name = "dht"
 
-    def __init__(self, node: Kademlia) -> None:
+    def __init__(self, node: Kademlia, more: Callable[[], Mapping[str, Any]] = dict) -> None:
         self._node = node
+        self._more = more
 
     async def status(self) -> Status:
         """Return the truth now. Knowing nobody is degraded, unless there is nobody to ask."""
-        fields = await describe(self._node)
+        fields = {**await describe(self._node), **self._more()}
         items = sum(fields["items"].values())
         troubles = []
         if fields["store_trouble"]:

@@ -32,6 +32,8 @@ __all__ = ["import_recording", "verify"]
 
 LIST_PAGE = 1_000
 _KEY = re.compile("([0-9a-f]{2}){16,64}")
+_SOURCE = re.compile("[a-z][a-z_]{0,30}")
+"""No key (those are longer), and no path."""
 
 SHOWN_MAX = 50
 """Differences that are printed for people."""
@@ -93,35 +95,46 @@ async def listing(client: Client, salt: str) -> AsyncIterator[Row]:
 def verify(
     console: Console,
     against: Annotated[
-        str, typer.Option(metavar="FILE|PK", help="A recording, or the key of another node.")
+        str,
+        typer.Option(
+            metavar="FILE|PK|http",
+            help="A recording, the key of another node, or http: the discovery services.",
+        ),
     ],
     salt: Salt = None,
     at: At = None,
 ) -> None:
-    """Compare what this node holds with a recording, or with another node: which one is right?
+    """Compare what this node holds with a recording, another node, or the discovery services.
 
     Subject by subject: missing (here), extra (here only), deleted (here), different. Against a
     recording contents count, whoever signed them, under the salts that it records. Against a node
-    everything counts, except a lease that is still on its way. Changes nothing.
+    everything counts, except a lease that is still on its way. Against http (or another source of
+    entries, such as redis) contents count, under the salts that it knows; what differs is looked at
+    a second time before it is told, with who says what, and since when. Changes nothing.
 
     Exit code 0 when both hold the same, 1 for any difference.
     """
-    is_file = Path(against).exists() or not _KEY.fullmatch(against)
+    is_source = bool(_SOURCE.fullmatch(against)) and not Path(against).exists()
+    is_file = not is_source and (Path(against).exists() or not _KEY.fullmatch(against))
     if not is_file and at is not None:
         raise ConfigError("--at picks a snapshot of a recording, not of a node")
-    if is_file:
+    if is_source:
+        result = console.call("dht.verify_source", "comparing", source=against, salt=salt)
+    elif is_file:
         listed = recorded(Path(against), at, salt)
         result = console.talk(lambda client, bar: _against_facts(client, bar, listed), "comparing")
     else:
         result = console.call("dht.verify", "comparing", peer=against, salt=salt)
     console.show(result, lambda r: _verdict(console, r, against))
     if not result["equal"]:
-        hint = (
-            "at the mirror: `skynode visor dht import FILE --replace`; a regular node holds all "
-            "of a salt only after a sync, or while it watches"
-            if is_file
-            else f"`skynode visor dht reconcile {against}` repairs both sides"
-        )
+        hint = f"`skynode visor dht reconcile {against}` repairs both sides"
+        if is_file:
+            hint = (
+                "at the mirror: `skynode visor dht import FILE --replace`; a regular node holds all"
+                " of a salt only after a sync, or while it watches"
+            )
+        elif is_source:
+            hint = "`skynode visor info` at the services says what waits there, and why"
         raise SkycoreError(
             "not the same" if result["complete"] else "not compared to the end", hint=hint
         )
@@ -165,8 +178,24 @@ def _verdict(console: Console, r: Row, against: str) -> object:
     last = f"{total or 'nothing'} compared with {against}" + (
         f"; {more:,} not shown" if more else ""
     )
-    table = console.table(
-        ("WHAT", "SALT", "SUBJECT"),
-        [(x["what"], x["salt"], x["subject"] or f"target {x['target']}") for x in rows[:SHOWN_MAX]],
-    )
+    shown = rows[:SHOWN_MAX]
+    columns: tuple[str, ...] = ("WHAT", "SALT", "SUBJECT")
+    lines = [[x["what"], x["salt"], x["subject"] or f"target {x['target']}"] for x in shown]
+    if "source" in r:
+        columns = (*columns, "HERE", against.upper())
+        sides = [[_side(x["here"]), _side(x["there"])] for x in shown]
+        lines = [[*line, *side] for line, side in zip(lines, sides, strict=True)]
+    table = console.table(columns, lines)
     return console.stack(table, "", last, *(f"note: {reason}" for reason in r.get("reasons", ())))
+
+
+def _side(side: Row | None) -> str:
+    """Return what one side has, by whose signature, since when and through whom."""
+    if side is None:
+        return "-"
+    signed = {"own": "signed by itself", "unsigned": "unsigned"}.get(
+        side["by"], f"signed by {side['signer'][:8]}"
+    )
+    only = f", {side['only']} only here" if side["only"] else ""
+    via = f", via {side['via'][:8]}" if side["via"] else ""
+    return f"{side['entries']}{only}; {signed}, {side['age_s']:.0f} s ago{via}"
