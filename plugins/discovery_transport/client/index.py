@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from discovery_transport.client.core.entries import TP
+from discovery_transport.client.core.entries import TP, is_sound
 from skycore.contracts.namespace import Namespace
 from skycore.contracts.runtime import Clock
 from skycore.contracts.store import ChangeFilter, ChangePage, Items
@@ -140,7 +140,8 @@ class TransportIndex:
         try:
             value = await self._items.value(stored)
             self.decoded += 1
-            return tuple(self._namespace.decode(value)) if value is not None else ()
+            entries = self._namespace.decode(value) if value is not None else ()
+            return tuple(entry for entry in entries if is_sound(entry))
         except SkycoreError:  # replaced meanwhile: its successor is in the log, too
             return None
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from skycore.model.entries import TransportEntry
+from skycore.model.packets import transport_id
 
-__all__ = ["TP", "Seen", "bare", "both_sides", "own_entry", "plain"]
+__all__ = ["TP", "Seen", "both_sides", "is_sound", "own_entry"]
 
 TP: Final = b"tp"
-UNKNOWN_MS: Final = 0.0
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -34,17 +34,11 @@ def own_entry(own: str, remote: str, t_id: uuid.UUID, kind: str, label: str) -> 
     return TransportEntry(t_id, (one, other), kind, label)
 
 
-def bare(entry: TransportEntry) -> TransportEntry:
-    """Return an entry without what changes all the time: latency is never published (L9)."""
-    return msgspec.structs.replace(entry, latency=UNKNOWN_MS) if entry.latency else entry
-
-
 def both_sides(lists: Iterable[tuple[str, Iterable[TransportEntry]]]) -> Mapping[uuid.UUID, Seen]:
     """Return each transport once, by id, from lists of (who lists them, entries).
 
-    An entry that its lister is no edge of does not count. Of two entries with one id and different
-    edges or type, the one whose lister comes first in order counts: nobody takes a transport away
-    from its edges by naming its id.
+    An entry that its lister is no edge of does not count, nor one whose id is not that of its edges
+    and type: nobody takes a transport away from its edges by naming its id.
     """
     found: dict[uuid.UUID, tuple[TransportEntry, set[str]]] = {}
     for lister, entries in sorted(lists, key=lambda one: one[0]):
@@ -52,17 +46,22 @@ def both_sides(lists: Iterable[tuple[str, Iterable[TransportEntry]]]) -> Mapping
             if lister not in entry.edges:
                 continue
             held = found.get(entry.t_id)
-            if held is None:
+            if held is not None:
+                if _same(held[0], entry):
+                    held[1].add(lister)
+            elif is_sound(entry):
                 found[entry.t_id] = (entry, {lister})
-            elif _same(held[0], entry):
-                held[1].add(lister)
     return {t_id: Seen(entry, frozenset(by)) for t_id, (entry, by) in found.items()}
+
+
+def is_sound(entry: TransportEntry) -> bool:
+    """Tell whether an entry's id is that of a transport of its type between its edges."""
+    try:
+        one, other = (bytes.fromhex(edge) for edge in entry.edges)
+    except ValueError:
+        return False
+    return transport_id(one, other, entry.type) == entry.t_id
 
 
 def _same(one: TransportEntry, other: TransportEntry) -> bool:
     return one.type == other.type and set(one.edges) == set(other.edges)
-
-
-def plain(entry: TransportEntry) -> Any:
-    """Return an entry as the HTTP services write it."""
-    return msgspec.to_builtins(entry)
