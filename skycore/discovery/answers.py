@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from skycore.contracts.http import HttpProblem, Receive, Scope, Send
-from skycore.errors import RequestRefusedError, StoreError
+from skycore.errors import RequestRefusedError, StoreError, StoreFullError
 
 __all__ = [
     "Asked",
@@ -119,6 +119,8 @@ class Desk:
             reply = await handler(Asked(scope, await read_body(receive), path))
         except RequestRefusedError as refused:
             reply = _refusal(refused, self._shape)
+        except StoreFullError as full:
+            reply = Reply(error_body(self._shape, 507, f"there is no room: {full}"), 507)
         except StoreError as trouble:
             body = error_body(self._shape, 503, f"the store cannot be used now: {trouble}")
             reply = Reply(body, 503)

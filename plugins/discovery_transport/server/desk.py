@@ -38,6 +38,8 @@ __all__ = ["TransportDesk"]
 
 KEYS_MAX: Final = 10_000
 """Keys that one request asks about."""
+FOUND_MAX: Final = 10_000
+"""Entries that it is answered: whoever wants more reads the list of all, which is made once."""
 FOREIGN_DIGITS_MIN: Final = 66
 """Of a key of another suite, as Skywire's network has them."""
 NULL: Final = Reply(b"null")
@@ -235,6 +237,8 @@ class TransportDesk:
         for word in words:
             if is_key(word):
                 found |= dict(self.directory.of(bytes.fromhex(word)).entries)
+            if len(found) > FOUND_MAX:
+                raise RequestRefusedError(f"more than {FOUND_MAX} transports", code=413)
         return Reply(_array(found.values()))
 
     async def _all(self, asked: Asked) -> Reply:

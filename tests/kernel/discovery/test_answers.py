@@ -22,7 +22,7 @@ from skycore.discovery.answers import (
     read_body,
     read_json,
 )
-from skycore.errors import RequestRefusedError, StoreUnreachableError
+from skycore.errors import RequestRefusedError, StoreFullError, StoreUnreachableError
 
 
 def scope(method, path, query=b"", root="/tpd", headers=()):
@@ -73,6 +73,7 @@ def desk(shape=ErrorShape.TEXT):
             ("GET", "/404", raising(RequestRefusedError("none", code=404))),
             ("GET", "/429", raising(RequestRefusedError("Rate limit exceeded", code=429))),
             ("GET", "/503", raising(StoreUnreachableError("gone"))),
+            ("GET", "/507", raising(StoreFullError("full"))),
         ],
     )
 
@@ -111,6 +112,7 @@ async def test_errors_have_upstreams_shapes(shape, body):
     assert refused[::2] == (401, b'{"error":{"message":"no","code":401}}')
     assert (await ask(desk(shape), "GET", "/429"))[::2] == (429, b"Rate limit exceeded\n")
     assert (await ask(desk(shape), "GET", "/503"))[0] == 503
+    assert (await ask(desk(shape), "GET", "/507"))[0] == 507
     told = problem_in(shape, {413: "none"})(HttpProblem(413, "too much"))
     assert told == error_body(shape, 413, "none")
     assert b"slow" in problem_in(shape)(HttpProblem(408, "slow"))

@@ -194,6 +194,14 @@ async def test_more_than_the_bounds_is_refused(make, tp, people):
         assert (await tpd.send("POST", "/transports/edges", keys)).status == 413
 
 
+async def test_what_several_keys_list_is_bounded(monkeypatch, tpd, tp, people):
+    alice = people[0]
+    monkeypatch.setattr("discovery_transport.server.desk.FOUND_MAX", 2)
+    await tpd.register(alice, *(tp(alice, f"{i:064x}") for i in range(1, 4)))
+    body = json.dumps([alice.public.hex()]).encode()
+    assert (await tpd.send("POST", "/transports/edges", body)).status == 413
+
+
 async def test_the_rate_counts_by_key_and_after_proof(make, tp, people):
     alice, bob, *_ = people
     told = [tp(alice, bob)]
