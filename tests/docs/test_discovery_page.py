@@ -41,3 +41,11 @@ def test_every_route_of_the_transport_discovery_is_described() -> None:
     for path in PATHS:
         bare = re.sub(r"\{(\w+)\}", lambda m: {"id": "UUID", "key": "KEY"}[m[1]], path)
         assert bare in page, path
+
+
+def test_every_route_of_the_dmsg_discovery_is_described() -> None:
+    from discovery_dmsg.server.service import PATHS
+
+    page = PAGE.read_text()
+    for path in PATHS:
+        assert path.replace("{pk}", "KEY").replace("entry/KEY", "entry") in page, path

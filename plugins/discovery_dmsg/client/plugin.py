@@ -22,11 +22,9 @@ class _Client:
     @hookimpl
     def skycore_services(self) -> Any:
         """The own entry, and who may say what it is."""
-        from discovery_dmsg.client.service import DmsgNode, open_dmsg, open_presence
-        from skycore import Provider
-        from skycore.contracts.dmsg import DmsgPresence
+        from discovery_dmsg.client.service import SERVICES
 
-        return [Provider(DmsgNode, open_dmsg), Provider(DmsgPresence, open_presence)]
+        return SERVICES
 
     @hookimpl
     def skycore_discovery(self) -> Any:
@@ -54,8 +52,8 @@ class _Client:
         """`skynode dmsg servers`."""
         from skycore.contracts.command import Command
 
-        what, run = "List the network's DMSG servers.", "discovery_dmsg.client.commands:servers"
-        return [Command("dmsg servers", what, run)]
+        run = "discovery_dmsg.client.commands:servers"
+        return [Command("dmsg servers", "List the network's DMSG servers.", run)]
 
 
 discovery_dmsg = _Client()

@@ -13,7 +13,7 @@ from discovery_dmsg.client.listing import make_service
 from discovery_dmsg.client.presence import Presence
 from discovery_dmsg.client.source import HttpDmsg
 from discovery_dmsg.settings import DmsgClientSettings
-from skycore import Live
+from skycore import Live, Provider
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.http import HttpClient
@@ -22,6 +22,7 @@ from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
 from skycore.contracts.status import Health, Status, StatusSource
 
 __all__ = [
+    "SERVICES",
     "DmsgNode",
     "open_dmsg",
     "open_presence",
@@ -120,3 +121,6 @@ class _Status:
 async def open_status(node: DmsgNode) -> AsyncIterator[StatusSource]:
     """Say how the registration stands."""
     yield _Status(node)
+
+
+SERVICES = (Provider(DmsgNode, open_dmsg), Provider(DmsgPresence, open_presence))
