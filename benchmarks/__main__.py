@@ -18,6 +18,7 @@ BENCHES = (
     "reconcile",
     "dht",
     "redis",
+    "registry",
     "registrations",
     "simulation",
 )
