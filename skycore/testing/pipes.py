@@ -51,24 +51,25 @@ class Link:
     """Share of datagrams that arrive twice."""
     corrupt: float = 0.0
     """Share of datagrams with one bit turned over, and a checksum that does not show it."""
-    mtu: int = 65_535
+    mtu: int = 1_500
     """Largest IPv4 packet that passes, headers included. Larger datagrams vanish silently."""
     queue_s: float = 0.5
     """Datagrams that would wait longer for their turn at `bytes_per_s` are lost."""
 
 
-LOOPBACK: Final = Link(latency_s=0.00002, jitter_s=0.0, bytes_per_s=1e9)
+LOOPBACK: Final = Link(latency_s=0.00002, jitter_s=0.0, bytes_per_s=1e9, mtu=65_535)
 
 
 class Path:
     """The way from one host to another, which all their connections share."""
 
-    __slots__ = ("free_at", "link", "open", "stalled")
+    __slots__ = ("_datagram_at", "free_at", "link", "open", "stalled")
 
     def __init__(self, link: Link, is_open: bool) -> None:
         self.link = link
         self.open = is_open
         self.free_at = 0.0
+        self._datagram_at = 0.0
         self.stalled: dict[Pipe, None] = {}
 
     def delay_s(self, size: int, now: float, dice: Dice) -> float:
@@ -85,13 +86,18 @@ class Path:
         return delay
 
     def datagram_delay_s(self, size: int, now: float, dice: Dice) -> float | None:
-        """Return how long a datagram takes, and take its bandwidth; None where there is no room."""
+        """Return how long a datagram takes, and take its bandwidth; None where there is no room.
+
+        Jitter delays, it does not reorder: that is what `reorder` is for.
+        """
         link = self.link
         begins = self.free_at if self.free_at > now else now
         if begins - now > link.queue_s:
             return None
         self.free_at = begins + size / link.bytes_per_s
-        return self.free_at - now + link.latency_s + link.jitter_s * dice.random()
+        arrives = self.free_at + link.latency_s + link.jitter_s * dice.random()
+        self._datagram_at = max(self._datagram_at, arrives)
+        return self._datagram_at - now
 
     def set_open(self, is_open: bool, *, gently: bool) -> None:
         """Cut or mend. What was sent meanwhile comes through when TCP repeats it; gently: now."""

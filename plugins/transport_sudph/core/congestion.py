@@ -12,17 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from aioquic.quic.congestion.base import (
-    K_MINIMUM_WINDOW,
-    QuicCongestionControl,
-    register_congestion_control,
-)
+from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
 from aioquic.quic.packet_builder import QuicSentPacket
 
 __all__ = ["CONGESTION_CONTROL", "LossShare"]
 
 CONGESTION_CONTROL: Final = "skycore-loss-share"
 WINDOW_MAX: Final = 4 * 1024 * 1024
+MINIMUM: Final = 4
+"""Datagrams that always may fly: with two, heavy loss leaves nothing but probes."""
 CUT: Final = 0.7
 GROWTH: Final = 64
 """Growth of a round trip is 1/64 of the window: loss of up to 1/32 is outgrown."""
@@ -51,7 +49,7 @@ class LossShare(QuicCongestionControl):
     @property
     def minimum(self) -> int:
         """What always may fly."""
-        return K_MINIMUM_WINDOW * self.datagram_size
+        return MINIMUM * self.datagram_size
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         """Count it; note whether the window, not the sender, is the limit."""
@@ -78,6 +76,10 @@ class LossShare(QuicCongestionControl):
         for packet in packets:
             self.bytes_in_flight -= packet.sent_bytes
             self._lost += packet.sent_bytes
+
+    def forgive(self, size: int) -> None:
+        """What was called lost has arrived after all."""
+        self._lost = max(0, self._lost - size)
 
     def on_persistent_congestion(self) -> None:
         """Nothing came through for long: begin anew, carefully."""

@@ -1,11 +1,12 @@
 """One QUIC connection that carries one byte stream: aioquic's state machine, held in check.
 
-Why a subclass, and why it touches what aioquic calls private: five things that a byte stream
+Why a subclass, and why it touches what aioquic calls private: six things that a byte stream
 between two nodes behind NATs needs have no public switch there. Each is one method here, and a test
 of its own shows that it works with the installed release:
 
 - back-pressure (`_write_stream_limits`): aioquic doubles its windows whatever the reader does;
 - a stream that both ends have from the start, so that the listener may speak first;
+- loss detection that learns how much a way reorders (`core.recovery`);
 - retries that never lie further apart than `RETRY_MAX_S`, so that a healed way is noticed;
 - datagrams of the size that the way carries (`core.mtu`);
 - a dialler that follows a listener whose NAT gave it another address (`_follow`).
@@ -34,6 +35,7 @@ from skycore.contracts.runtime import Endpoint
 from transport_sudph.core.certificate import ALPN
 from transport_sudph.core.congestion import LossShare
 from transport_sudph.core.mtu import MtuSearch
+from transport_sudph.core.recovery import PatientRecovery
 
 __all__ = ["Datagram", "QuicLink"]
 
@@ -45,6 +47,7 @@ HANDSHAKE_RETRY_MAX_S: Final = 0.4
 """A dialler's first datagrams also find the moment at which the other side's NAT opens."""
 FIRST_WINDOW: Final = 64 * 1024
 """Bytes that a peer may send before anything of it was read."""
+ROUNDING_S: Final = 1e-6
 ACK_AT_ONCE: Final = 8
 """Packets in one go that are acknowledged without waiting for more."""
 
@@ -85,6 +88,12 @@ class QuicLink(QuicConnection):
         self.sent_at = self.heard_at = 0.0
         self.bytes_sent = self.bytes_lost = 0
         self.mtu = MtuSearch()
+        self._loss: PatientRecovery = PatientRecovery(
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=configuration.max_datagram_size,
+            peer_completed_address_validation=not configuration.is_client,
+            send_probe=self._send_probe,
+        )
         self._silences = 0
         self._unacked = 0
         first = min(FIRST_WINDOW, self.window_bytes)
@@ -141,8 +150,12 @@ class QuicLink(QuicConnection):
             self._add_network_path(path)
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
-        self.handle_timer(now)
+        """Do what is due.
+
+        A microsecond late: sent + delay, the loss timer, and now - delay, what aioquic compares
+        it with, may differ in the last bit, and then nothing would be due for ever.
+        """
+        self.handle_timer(now + ROUNDING_S)
         self._take_events()
 
     def _send_probe(self) -> None:
