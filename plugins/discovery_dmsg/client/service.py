@@ -20,6 +20,7 @@ from skycore.contracts.http import HttpClient
 from skycore.contracts.rpc import RpcService
 from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
 from skycore.contracts.status import Health, Status, StatusSource
+from skycore.errors import ConfigError
 
 __all__ = [
     "SERVICES",
@@ -42,15 +43,23 @@ class DmsgNode:
 @asynccontextmanager
 async def open_dmsg(
     settings: DmsgClientSettings,
-    http: HttpClient,
+    http: HttpClient | None,
     identity: Identity,
     clock: Clock,
     entropy: Entropy,
     lifecycle: Lifecycle,
 ) -> AsyncIterator[DmsgNode]:
-    """Keep the own entry registered, from when the node is up until it stops."""
+    """Keep the own entry registered, from when the node is up until it stops.
+
+    Raises `ConfigError` where a service is set and nothing can ask it.
+    """
     api = None
     if settings.url:
+        if http is None:
+            raise ConfigError(
+                "discovery_dmsg.url is set, and no plugin can ask over HTTP",
+                hint='enable one: [node] enable = ["http_client"]',
+            )
         api = DmsgApi(http, identity, clock, settings.url, settings.timeout_s)
     presence = Presence(settings, api, identity, clock, entropy.random())
 

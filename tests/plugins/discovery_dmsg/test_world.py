@@ -9,11 +9,16 @@ from skycore.contracts.dht import Dht
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.rpc import Caller, Rpc
+from skycore.contracts.status import StatusSource
 from skycore.contracts.transport import Transports
 from skycore.model.addresses import parse_contact
+from skycore.model.delegation_token import encode_delegation
 from skycore.model.entries import DmsgServer
+from skycore.model.items import make_delegation
 from skycore.model.keys import ED25519
+from skycore.model.network import NetworkConstants
 from skycore.testing import World, sim_backend
+from skycore.testing.fakes import identity
 
 SERVER = {
     "node": {"enable": ["registry_sqlite", "http_server", "discovery_dmsg_server"]},
@@ -29,6 +34,11 @@ def anyio_backend():
 def facts(node, *, bootstrap):
     """Return what a node says of itself: where it takes sessions is not where it takes links."""
     return DmsgServer(f"{node.address}:8081", 100, dht_bootstrap=bootstrap)
+
+
+AUTHORITY = identity("authority").secret
+NETWORK = NetworkConstants(ED25519, "skycore-test", ED25519.public(AUTHORITY))
+UNTIL = 1_800_000_000 + 20 * 86_400
 
 
 class Deployment:
@@ -149,3 +159,44 @@ async def test_m14_the_address_of_such_a_server_is_looked_up_where_it_is_not_kno
         await world.until(lambda: visor.get(Dht).peer_count, limit_s=200)
         assert {peer.public for peer in visor.get(Dht).peers()} == {one.public}
         assert other.get(Transports).find(visor.public) is None
+
+
+async def test_l6_what_the_service_lists_is_read_back_out_of_the_dht_and_ends_there_too():
+    network = {"network": {"name": NETWORK.name, "authority": NETWORK.authority.hex()}}
+    async with World(seed=20, settings=network) as world:
+        service = world.prepare("fullnode", 1, SERVER)[0]
+        service.settings["publisher"] = {
+            "delegations": [
+                encode_delegation(make_delegation(NETWORK, AUTHORITY, service.public, salt, UNTIL))
+                for salt in (b"dmsg", b"dmsg-server")
+            ]
+        }
+        await world.start(service)
+        client = {
+            "node": {"enable": ["http_client", "discovery_dmsg"]},
+            "discovery_dmsg": {"url": f"http://{service.address}:9080/dmsgd"},
+        }
+        people = await world.spawn("visor", 3, client)
+        for node in people:
+            node.get(DmsgPresence).set_server(facts(node, bootstrap=False))
+        (reader,) = await world.spawn("fullnode", 1, {"node": {"enable": ["discovery_dmsg"]}})
+
+        async def listed():
+            told = await reader.get(Rpc).call(Caller(), "dmsg.servers", {"source": "dht"})
+            return {row["pk"] for row in told["servers"]}
+
+        everybody = {node.public.hex() for node in people}
+        await until(listed, everybody, limit_s=30)
+        await world.kill(people[0])  # it says no goodbye
+        await until(listed, everybody - {people[0].public.hex()}, limit_s=130)
+        await world.stop(people[1])
+        await until(listed, {people[2].public.hex()}, limit_s=10)
+        (source,) = (s for s in service.node._parts[StatusSource] if s.name == "dmsg_discovery")
+        await anyio.sleep(61)
+        assert (await source.status()).fields["differences"] == 0
+
+
+async def until(ask, wanted, *, limit_s):
+    with anyio.fail_after(limit_s):
+        while (await ask()) != wanted:
+            await anyio.sleep(1)
