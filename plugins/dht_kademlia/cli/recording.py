@@ -178,24 +178,34 @@ def _verdict(console: Console, r: Row, against: str) -> object:
     last = f"{total or 'nothing'} compared with {against}" + (
         f"; {more:,} not shown" if more else ""
     )
-    shown = rows[:SHOWN_MAX]
-    columns: tuple[str, ...] = ("WHAT", "SALT", "SUBJECT")
-    lines = [[x["what"], x["salt"], x["subject"] or f"target {x['target']}"] for x in shown]
+    notes = [f"note: {reason}" for reason in r.get("reasons", ())]
     if "source" in r:
-        columns = (*columns, "HERE", against.upper())
-        sides = [[_side(x["here"]), _side(x["there"])] for x in shown]
-        lines = [[*line, *side] for line, side in zip(lines, sides, strict=True)]
-    table = console.table(columns, lines)
-    return console.stack(table, "", last, *(f"note: {reason}" for reason in r.get("reasons", ())))
+        told = [line for row in rows[:SHOWN_MAX] for line in _both_sides(row, r["source"])]
+        return console.stack(*told, "", last, *notes)
+    table = console.table(
+        ("WHAT", "SALT", "SUBJECT"),
+        [(x["what"], x["salt"], x["subject"] or f"target {x['target']}") for x in rows[:SHOWN_MAX]],
+    )
+    return console.stack(table, "", last, *notes)
 
 
-def _side(side: Row | None) -> str:
+def _both_sides(row: Row, source: str) -> list[str]:
+    """Return lines and not cells: a key and two sides do not fit beside each other."""
+    width = max(len("here"), len(source))
+    return [
+        f"{row['what']:<9} {row['salt']} {row['subject']}",
+        f"  {'here':<{width}}  {_side(row['here'], 'here')}",
+        f"  {source:<{width}}  {_side(row['there'], 'there')}",
+    ]
+
+
+def _side(side: Row | None, where: str) -> str:
     """Return what one side has, by whose signature, since when and through whom."""
     if side is None:
         return "-"
     signed = {"own": "signed by itself", "unsigned": "unsigned"}.get(
         side["by"], f"signed by {side['signer'][:8]}"
     )
-    only = f", {side['only']} only here" if side["only"] else ""
+    only = f", {side['only']} only {where}" if side["only"] else ""
     via = f", via {side['via'][:8]}" if side["via"] else ""
     return f"{side['entries']}{only}; {signed}, {side['age_s']:.0f} s ago{via}"
