@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 SHAPE: Final = ErrorShape.MESSAGE
 KEYS_MAX: Final = 1_024
 """Keys in one request."""
+ENTRY_BYTES_MAX: Final = 12 * 1024
+"""Enough for 64 servers; less than what a registry takes of one entry."""
 BAD_INPUT: Final = "error bad input"
 _Text = Annotated[str, Meta(max_length=512)]
 _keys = msgspec.json.Decoder(Annotated[list[_Text], Meta(max_length=KEYS_MAX)])
@@ -188,6 +190,10 @@ class DmsgDesk:
     # --- writing ---------------------------------------------------------------------------------
 
     def _read_entry(self, asked: Asked) -> DmsgEntry:
+        if len(asked.body) > ENTRY_BYTES_MAX:
+            raise RequestRefusedError(
+                f"{BAD_INPUT}: an entry has at most {ENTRY_BYTES_MAX} bytes", code=400
+            )
         try:
             entry = dmsg_entry.decode(asked.body)
         except DecodeError as bad:

@@ -162,6 +162,16 @@ async def test_who_did_not_sign_is_refused(running):
     assert len(running.desk.directory) == 0
 
 
+async def test_an_entry_that_is_too_large_or_has_a_strange_field_is_bad_input(running):
+    alice = running.person("alice")
+    large = alice.entry(client=DmsgClient(tuple(f"{n:0256}" for n in range(64))))
+    status, told = await running.post(large)
+    assert status == 400 and told["message"].startswith("error bad input: ")
+    body = dmsg_entry.encode(alice.as_client()).replace(b'{"version"', b'{"more":1,"version"')
+    status, told = await running.ask("POST", f"{AT}/entry/", body)
+    assert status == 400 and "more" in told["message"]
+
+
 async def test_a_sequence_rises_and_time_does_not_go_back(running):
     alice = running.person("alice")
     assert await running.post(alice.as_client(sequence=5)) == WROTE
