@@ -59,8 +59,8 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NodeProce
                 "transport_stcpr.listen=127.0.0.1:0",
                 "dht_kademlia.bootstrap=[]",
             )
-        until(lambda: part(server, "address resolver")["binds"] == 2)
-        until(lambda: part(server, "service discovery")["services"] == 4)
+        until(lambda: part(server, "address_resolver")["binds"] == 2)
+        until(lambda: part(server, "service_discovery")["services"] == 4)
         yield nodes
 
 
@@ -108,5 +108,5 @@ def test_l1_svc_ls_with_a_node_and_without_one(country: list[NodeProcess], tmp_p
 def test_l6_who_stops_is_taken_off_at_once(country: list[NodeProcess]) -> None:
     server, _, bob = country
     assert bob.stop() == 0
-    assert part(server, "address resolver")["binds"] == 1
-    assert part(server, "service discovery")["services"] == 2
+    assert part(server, "address_resolver")["binds"] == 1
+    assert part(server, "service_discovery")["services"] == 2

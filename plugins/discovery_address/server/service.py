@@ -120,7 +120,7 @@ async def open_exchange(
 
 
 class _Status:
-    name = "address resolver"
+    name = "address_resolver"
 
     def __init__(self, desk: AddressDesk, exchange: AddressExchange) -> None:
         self._desk = desk

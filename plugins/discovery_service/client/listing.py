@@ -71,6 +71,7 @@ class LsResult(msgspec.Struct, frozen=True):
     failed: dict[str, str]
     """Who could not be asked, and why."""
     partial: bool
+    """Somebody could not be asked, or nobody who was knows everything."""
 
 
 class _Methods:
@@ -94,11 +95,12 @@ class _Methods:
         merged = merge_sets(records, lambda entry: bytes(entry.set_key), self._clock.wall_s())
         kind = ALIASES.get(params.type, params.type)
         rows = [self._row(one) for one in merged if _is(one.body, kind)]
+        is_whole = any(answer.complete for answer in listings.by_source.values())
         return LsResult(
             rows[:ROWS_MAX],
             [self._source(answer) for answer in listings.by_source.values()],
             dict(listings.failed),
-            listings.is_partial or len(rows) > ROWS_MAX,
+            bool(listings.failed) or not is_whole or len(rows) > ROWS_MAX,
         )
 
     def _wanted(self, name: str) -> tuple[EntrySource, ...]:

@@ -122,7 +122,7 @@ async def open_exchange(
 
 
 class _Status:
-    name = "service discovery"
+    name = "service_discovery"
 
     def __init__(self, desk: ServiceDesk, exchange: ServiceExchange) -> None:
         self._desk = desk
