@@ -19,11 +19,10 @@ from pydantic import Field
 from skycore.contracts.registry import Beats, Listed, Listing, RegistryWrite
 from skycore.contracts.settings import PluginSettings
 from skycore.errors import CursorInvalidError, LocalProtocolError, StoreFullError
+from skycore.model.limits import BEAT_DAYS, BEAT_SLOTS, LISTED_KEY_MAX, LISTED_SUBJECT_MAX
 
 __all__ = [
-    "BEAT_DAYS",
     "GONE_KEPT_S",
-    "SLOTS",
     "Applied",
     "Held",
     "RegistryBounds",
@@ -39,17 +38,11 @@ __all__ = [
     "too_many_entries",
 ]
 
-SLOTS: Final = 288
-"""Spans of five minutes in a day."""
-SLOT_S: Final = 300
-BEAT_DAYS: Final = 8
-"""Days before today that are kept."""
+SLOT_S: Final = 86_400 // BEAT_SLOTS
 GONE_KEPT_S: Final = 7_200
 """How long a subject that lists nothing is told of; the contract asks for an hour."""
 LIFETIME_MAX_S: Final = 366 * 86_400.0
 STAMP_MAX: Final = 2**63 - 1
-KEY_MAX: Final = 512
-SUBJECT_MAX: Final = 128
 TABLE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -111,8 +104,8 @@ def check_writes(table: str, writes: Sequence[RegistryWrite], bounds: RegistryBo
 
 
 def _check(write: RegistryWrite) -> None:
-    if not 1 <= len(write.subject) <= SUBJECT_MAX:
-        raise LocalProtocolError(f"a subject has 1 to {SUBJECT_MAX} bytes")
+    if not 1 <= len(write.subject) <= LISTED_SUBJECT_MAX:
+        raise LocalProtocolError(f"a subject has 1 to {LISTED_SUBJECT_MAX} bytes")
     if not math.isfinite(write.lifetime_s) or write.lifetime_s > LIFETIME_MAX_S:
         raise LocalProtocolError(f"a lifetime is at most {LIFETIME_MAX_S:.0f} s")
     if not 0 <= write.stamp <= STAMP_MAX:
@@ -122,8 +115,8 @@ def _check(write: RegistryWrite) -> None:
 
 
 def _check_key(key: bytes) -> None:
-    if not 1 <= len(key) <= KEY_MAX:
-        raise LocalProtocolError(f"a key has 1 to {KEY_MAX} bytes")
+    if not 1 <= len(key) <= LISTED_KEY_MAX:
+        raise LocalProtocolError(f"a key has 1 to {LISTED_KEY_MAX} bytes")
 
 
 def too_many_entries(count: int, bounds: RegistryBounds) -> StoreFullError:

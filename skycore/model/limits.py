@@ -11,6 +11,8 @@ from typing import Final
 
 __all__ = [
     "ADDRESS_KIND_MAX",
+    "BEAT_DAYS",
+    "BEAT_SLOTS",
     "BLOCKS_ASKED_MAX",
     "BLOCKS_BYTES_MAX",
     "BLOCK_GRACE_S",
@@ -32,6 +34,8 @@ __all__ = [
     "JSON_DEPTH_MAX",
     "LEAF_MAX",
     "LEASE_LIFETIME_MAX_S",
+    "LISTED_KEY_MAX",
+    "LISTED_SUBJECT_MAX",
     "MISSING_MAX",
     "PACKET_PAYLOAD_MAX",
     "PAGE_BYTES_MAX",
@@ -156,3 +160,11 @@ REQUEST_HOST_MAX: Final = 1_024
 """Bytes of the Host header, and of every header of a signature."""
 REQUEST_TARGET_MAX: Final = 8_192
 """Bytes of path and query."""
+
+# registries (docs/protocols/registry.md)
+LISTED_KEY_MAX: Final = 512
+LISTED_SUBJECT_MAX: Final = 128
+BEAT_SLOTS: Final = 288
+"""Spans of five minutes in a day."""
+BEAT_DAYS: Final = 8
+"""Days before today of which it is known who was seen."""

@@ -11,23 +11,25 @@ may share gives `open_pair` too: two of them on the same tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any
-
 import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from skycore.contracts.registry import (
-    Beats,
     Listed,
     Listing,
-    Registry,
     RegistryWrite,
     RegistryWritten,
 )
-from skycore.errors import CursorInvalidError, LocalProtocolError, StoreFullError
+from skycore.errors import LocalProtocolError, StoreFullError
+from skycore.testing.contracts.registry_log import (
+    LogContract,
+    OpenPair,
+    OpenRegistry,
+    entries,
+    write_all,
+    write_one,
+)
 from skycore.testing.contracts.registry_model import (
     TABLE,
     Follower,
@@ -39,8 +41,6 @@ from skycore.testing.fakes import START_NS, FakeClock
 
 __all__ = ["OpenPair", "OpenRegistry", "RegistryContract", "entries"]
 
-OpenRegistry = Callable[..., AbstractAsyncContextManager[Registry]]
-OpenPair = Callable[..., AbstractAsyncContextManager[tuple[Registry, Registry]]]
 _RANDOM_WORK = settings(
     max_examples=80,
     deadline=None,
@@ -50,32 +50,13 @@ _SURELY_S = 10.0
 """Longer than the 2 s of the contract: a machine may be slow, and this is no test of speed."""
 
 
-def entries(count: int, text: str = "{}", first: int = 0) -> tuple[Listed, ...]:
-    """Return entries with keys of 16 bytes."""
-    return tuple(Listed(n.to_bytes(16, "big"), text.encode()) for n in range(first, first + count))
-
-
 def _keys(listing: Listing | None) -> list[int]:
     assert listing is not None
     return [int.from_bytes(entry.key, "big") for entry in listing.entries]
 
 
-async def _write(registry: Registry, *writes: RegistryWrite) -> Sequence[RegistryWritten]:
-    return await registry.write(TABLE, writes)
-
-
-async def _one(registry: Registry, **what: Any) -> RegistryWritten:
-    [result] = await registry.write(TABLE, [RegistryWrite(b"alice", **what)])
-    return result
-
-
-class RegistryContract:
+class RegistryContract(LogContract):
     """The suite. Each test opens a registry of its own, empty."""
-
-    @pytest.fixture
-    def open_registry(self) -> OpenRegistry:
-        """Return a function that opens a new, empty registry: `(clock, **bounds)`."""
-        raise NotImplementedError
 
     @pytest.fixture
     def open_pair(self) -> OpenPair:
@@ -108,11 +89,11 @@ class RegistryContract:
             for wrong in (nonce + 1, max(0, nonce - 1), 0, 2**53):
                 if wrong == nonce:
                     continue
-                refused = await _one(registry, put=entries(1), nonce=wrong, beat=True)
+                refused = await write_one(registry, put=entries(1), nonce=wrong, beat=True)
                 assert refused == RegistryWritten(error="nonce", next_nonce=nonce)
-            done = await _one(registry, put=entries(1), nonce=nonce)
+            done = await write_one(registry, put=entries(1), nonce=nonce)
             assert (done.error, done.next_nonce, done.changed) == ("", nonce + 1, True)
-            replayed = await _one(registry, put=entries(2), nonce=nonce)
+            replayed = await write_one(registry, put=entries(2), nonce=nonce)
             assert replayed == RegistryWritten(error="nonce", next_nonce=nonce + 1)
             assert await registry.next_nonce(TABLE, b"alice") == nonce + 1
             assert await registry.next_nonce("dmsg-discovery", b"alice") == nonce
@@ -122,8 +103,8 @@ class RegistryContract:
         """What a request that only reads does."""
         async with open_registry(FakeClock()) as registry:
             nonce = await registry.next_nonce(TABLE, b"alice")
-            assert await _one(registry, nonce=nonce) == RegistryWritten(next_nonce=nonce + 1)
-            assert (await _one(registry, nonce=nonce)).error == "nonce"
+            assert await write_one(registry, nonce=nonce) == RegistryWritten(next_nonce=nonce + 1)
+            assert (await write_one(registry, nonce=nonce)).error == "nonce"
             assert (await registry.changes(TABLE, None, 9)).listings == ()
 
     async def test_of_writers_with_one_nonce_exactly_one_wins(
@@ -135,7 +116,7 @@ class RegistryContract:
             results: list[RegistryWritten] = []
 
             async def writer(number: int) -> None:
-                results.append(await _one(registry, put=entries(1, str(number)), nonce=nonce))
+                results.append(await write_one(registry, put=entries(1, str(number)), nonce=nonce))
 
             async with anyio.create_task_group() as tasks:
                 for number in range(10):
@@ -145,13 +126,13 @@ class RegistryContract:
             page = await registry.changes(TABLE, None, 9)
             assert page.listings == (won.listing,)
             write = RegistryWrite(b"alice", nonce=nonce + 1)
-            batch = await _write(registry, write, write, write)
+            batch = await write_all(registry, write, write, write)
             assert [result.error for result in batch] == ["", "nonce", "nonce"]
 
     async def test_a_refused_write_is_not_the_others(self, open_registry: OpenRegistry) -> None:
         """In one batch: each as a whole or not at all."""
         async with open_registry(FakeClock()) as registry:
-            results = await _write(
+            results = await write_all(
                 registry,
                 RegistryWrite(b"alice", put=entries(2), nonce=3),
                 RegistryWrite(b"bob", put=entries(2)),
@@ -168,38 +149,40 @@ class RegistryContract:
         """`whole` with a stamp; an entry held with a higher one stays, and lives longer."""
         clock = FakeClock()
         async with open_registry(clock) as registry:
-            await _one(registry, put=entries(2), stamp=START_NS)
-            await _one(registry, put=entries(1, "new", 2), stamp=START_NS + 20)
+            await write_one(registry, put=entries(2), stamp=START_NS)
+            await write_one(registry, put=entries(1, "new", 2), stamp=START_NS + 20)
             clock.advance(200)
-            done = await _one(registry, put=entries(1), whole=True, stamp=START_NS + 10)
+            done = await write_one(registry, put=entries(1), whole=True, stamp=START_NS + 10)
             assert _keys(done.listing) == [0, 2], "1 is gone; 2 is known since later"
-            old = await _one(registry, put=entries(1, "old", 2), stamp=START_NS + 10)
+            old = await write_one(registry, put=entries(1, "old", 2), stamp=START_NS + 10)
             assert not old.changed
             clock.advance(150)
             page = await registry.changes(TABLE, None, 9)
             assert page.listings == (Listing(b"alice", (*entries(1), *entries(1, "new", 2))),)
-            gone = await _one(registry, whole=True)
+            gone = await write_one(registry, whole=True)
             assert gone.listing == Listing(b"alice", ())
 
     async def test_must_rise_refuses_the_whole_write(self, open_registry: OpenRegistry) -> None:
         """An equal stamp too; the nonce stays, and the highest that is held is told."""
         async with open_registry(FakeClock()) as registry:
-            await _one(registry, put=entries(1), stamp=7)
+            await write_one(registry, put=entries(1), stamp=7)
             nonce = await registry.next_nonce(TABLE, b"alice")
             for stamp in (1, 6, 7):
-                refused = await _one(
+                refused = await write_one(
                     registry, put=entries(2, "x"), stamp=stamp, must_rise=True, nonce=nonce,
                     beat=True,
                 )  # fmt: skip
                 assert refused == RegistryWritten(error="stamp", stamp=7, next_nonce=nonce)
             assert await registry.beats(TABLE, "2027-01-15") == {}
-            other = await _one(registry, put=entries(1, first=5), stamp=3, must_rise=True)
+            other = await write_one(registry, put=entries(1, first=5), stamp=3, must_rise=True)
             assert other.changed, "it names none that is held"
-            done = await _one(registry, put=entries(1, "x"), stamp=8, must_rise=True, nonce=nonce)
+            done = await write_one(
+                registry, put=entries(1, "x"), stamp=8, must_rise=True, nonce=nonce
+            )
             assert (done.error, done.next_nonce) == ("", nonce + 1)
             huge = 2**63 - 1
-            assert (await _one(registry, put=entries(1), stamp=huge)).changed
-            assert (await _one(registry, remove=(entries(1)[0].key,), must_rise=True, stamp=9)
+            assert (await write_one(registry, put=entries(1), stamp=huge)).changed
+            assert (await write_one(registry, remove=(entries(1)[0].key,), must_rise=True, stamp=9)
                     ).stamp == huge  # fmt: skip
 
     # --- lives ----------------------------------------------------------------------------------
@@ -208,9 +191,9 @@ class RegistryContract:
         """Neither by a shorter one nor by none."""
         clock = FakeClock()
         async with open_registry(clock) as registry:
-            await _one(registry, put=entries(1), lifetime_s=100)
+            await write_one(registry, put=entries(1), lifetime_s=100)
             for lifetime_s in (50, 0, -5, 0.001):
-                await _one(registry, put=entries(1), lifetime_s=lifetime_s, prolong=True)
+                await write_one(registry, put=entries(1), lifetime_s=lifetime_s, prolong=True)
             clock.advance(99.5)
             assert await registry.sweep(TABLE, 10) == 0
             assert len((await registry.changes(TABLE, None, 9)).listings) == 1
@@ -222,30 +205,30 @@ class RegistryContract:
         """All live entries, without naming them; repeating them; nothing is told."""
         clock = FakeClock()
         async with open_registry(clock) as registry:
-            await _one(registry, put=entries(3), lifetime_s=100)
+            await write_one(registry, put=entries(3), lifetime_s=100)
             page = await registry.changes(TABLE, None, 9)
             for _ in range(5):
                 clock.advance(90)
-                assert await _one(registry, prolong=True, lifetime_s=100) == RegistryWritten()
+                assert await write_one(registry, prolong=True, lifetime_s=100) == RegistryWritten()
                 clock.advance(90)
-                again = await _one(registry, put=entries(3), lifetime_s=100, whole=True)
+                again = await write_one(registry, put=entries(3), lifetime_s=100, whole=True)
                 assert again == RegistryWritten()
                 assert (await registry.changes(TABLE, page.cursor, 9)).listings == ()
             clock.advance(100)
-            late = await _one(registry, prolong=True)
+            late = await write_one(registry, prolong=True)
             assert late.listing == Listing(b"alice", ()), "nobody comes back from the dead"
 
     async def test_l20_a_subject_speaks_for_itself_alone(self, open_registry: OpenRegistry) -> None:
         """Both edges list a transport; the one that is silent drops out."""
         clock = FakeClock()
         async with open_registry(clock) as registry:
-            await _write(
+            await write_all(
                 registry,
                 RegistryWrite(b"alice", put=entries(1)),
                 RegistryWrite(b"bob", put=entries(1)),
             )
             clock.advance(200)
-            await _one(registry, put=entries(1))
+            await write_one(registry, put=entries(1))
             clock.advance(200)
             assert await registry.sweep(TABLE, 100) == 1
             page = await registry.changes(TABLE, None, 9)
@@ -254,15 +237,15 @@ class RegistryContract:
     async def test_removing(self, open_registry: OpenRegistry) -> None:
         """Which were there is told; a removed one may be listed again in the same write."""
         async with open_registry(FakeClock()) as registry:
-            await _one(registry, put=entries(3))
+            await write_one(registry, put=entries(3))
             keys = [entry.key for entry in entries(9)]
-            done = await _one(registry, remove=(keys[8], keys[1], keys[0]))
+            done = await write_one(registry, remove=(keys[8], keys[1], keys[0]))
             assert (done.removed, _keys(done.listing)) == ((keys[1], keys[0]), [2])
-            none = await _one(registry, remove=(keys[8],))
+            none = await write_one(registry, remove=(keys[8],))
             assert none == RegistryWritten()
-            other = await _write(registry, RegistryWrite(b"bob", remove=(keys[2],)))
+            other = await write_all(registry, RegistryWrite(b"bob", remove=(keys[2],)))
             assert other == [RegistryWritten()]
-            both = await _one(registry, remove=(keys[2],), put=entries(1, "new", 2))
+            both = await write_one(registry, remove=(keys[2],), put=entries(1, "new", 2))
             assert both.listing == Listing(b"alice", entries(1, "new", 2))
 
     async def test_a_sweep_ends_the_oldest_first_and_no_more_than_asked(
@@ -274,7 +257,7 @@ class RegistryContract:
             for number in range(4):
                 clock.advance(1)
                 subject = b"s%d" % number
-                await _write(registry, RegistryWrite(subject, put=entries(3), lifetime_s=10))
+                await write_all(registry, RegistryWrite(subject, put=entries(3), lifetime_s=10))
             page = await registry.changes(TABLE, None, 9)
             clock.advance(100)
             assert await registry.sweep(TABLE, 4) == 4
@@ -284,131 +267,6 @@ class RegistryContract:
             assert [await registry.sweep(TABLE, 5) for _ in range(3)] == [5, 3, 0]
             page = await registry.changes(TABLE, page.cursor, 9)
             assert page.listings == tuple(Listing(b"s%d" % n, ()) for n in (1, 2, 3))
-
-    # --- the change log -------------------------------------------------------------------------
-
-    async def test_a_follower_misses_nothing_while_others_write(
-        self, open_registry: OpenRegistry
-    ) -> None:
-        """Pages of three while three writers work; afterwards it holds what there is."""
-        async with open_registry(FakeClock()) as registry:
-            follower = Follower(registry)
-
-            async def writer(name: int) -> None:
-                for turn in range(40):
-                    subject = b"s%d" % ((turn * (name + 3)) % 17)
-                    count = (turn * 7 + name) % 4
-                    some = entries(count, f"{name} {turn}")
-                    await _write(registry, RegistryWrite(subject, put=some, whole=True))
-
-            async with anyio.create_task_group() as tasks:
-                for name in range(3):
-                    tasks.start_soon(writer, name)
-                for _ in range(60):
-                    await follower.page(3)
-            await follower.catch_up()
-            fresh = Follower(registry)
-            await fresh.catch_up()
-            assert follower.held == fresh.held
-            assert len(fresh.told) == len(set(fresh.told)), "each once"
-            told = list(follower.told)
-            await follower.catch_up()
-            assert follower.told == told, "nothing twice"
-
-    async def test_a_subject_that_is_gone_is_told_for_an_hour(
-        self, open_registry: OpenRegistry
-    ) -> None:
-        """And a cursor from before that is refused in the end, not answered with less."""
-        clock = FakeClock()
-        async with open_registry(clock) as registry:
-            await _one(registry, put=entries(1))
-            before = await registry.changes(TABLE, None, 9)
-            await _one(registry, whole=True)
-            after = await registry.changes(TABLE, before.cursor, 9)
-            assert after.listings == (Listing(b"alice", ()),)
-            clock.advance(3_599)
-            await registry.sweep(TABLE, 100)
-            assert (await registry.changes(TABLE, before.cursor, 9)).listings == after.listings
-            assert (await registry.changes(TABLE, None, 9)).listings == ()
-            clock.advance(30 * 86_400)
-            await registry.sweep(TABLE, 100)
-            try:
-                told = (await registry.changes(TABLE, before.cursor, 9)).listings
-            except CursorInvalidError:
-                told = after.listings
-            assert told == after.listings
-            assert (await registry.changes(TABLE, after.cursor, 9)).listings == ()
-
-    async def test_a_cursor_that_is_not_of_this_log_is_refused(
-        self, open_registry: OpenRegistry
-    ) -> None:
-        """Foreign, of another table, from the future, no cursor at all."""
-        async with open_registry(FakeClock()) as registry, open_registry(FakeClock()) as other:
-            await _one(registry, put=entries(1))
-            await _one(other, put=entries(1))
-            cursor = (await registry.changes(TABLE, None, 9)).cursor
-            foreign = (await other.changes(TABLE, None, 9)).cursor
-            table = (await registry.changes("dmsg-discovery", None, 9)).cursor
-            future = cursor[:-1] + bytes([cursor[-1] + 1])
-            for bad in (foreign, table, future, b"", b"x" * len(cursor)):
-                with pytest.raises(CursorInvalidError):
-                    await registry.changes(TABLE, bad, 9)
-            assert (await registry.changes(TABLE, cursor, 9)).listings == ()
-
-    async def test_tables_are_apart(self, open_registry: OpenRegistry) -> None:
-        """Entries, ends, heartbeats."""
-        clock = FakeClock()
-        async with open_registry(clock) as registry:
-            await _one(registry, put=entries(2), beat=True)
-            assert (await registry.changes("address-resolver", None, 9)).listings == ()
-            assert await registry.beats("address-resolver", "2027-01-15") == {}
-            clock.advance(1_000)
-            assert await registry.sweep("address-resolver", 9) == 0
-            assert await registry.sweep(TABLE, 9) == 2
-
-    async def test_any_bytes_are_kept(self, open_registry: OpenRegistry) -> None:
-        """Subjects, keys and bodies as they are, up to their bounds; empty bodies too."""
-        async with open_registry(FakeClock()) as registry:
-            some = (
-                Listed(b"\x00", b""),
-                Listed(b"'; DROP TABLE listings; --", b"\xff" * 16_384),
-                Listed(b"\xff" * 512, "ü\x00\r\n*1\r\n".encode()),
-            )
-            subject = b"\x00\xff%_*:" + bytes(33)
-            await _write(registry, RegistryWrite(subject, put=some))
-            page = await registry.changes(TABLE, None, 9)
-            assert page.listings == (Listing(subject, some),)
-
-    # --- heartbeats -----------------------------------------------------------------------------
-
-    async def test_beats_are_spans_of_five_minutes(self, open_registry: OpenRegistry) -> None:
-        """288 in a day, however often somebody is seen in one."""
-        clock = FakeClock((START_NS // 86_400_000_000_000) * 86_400_000_000_000)
-        async with open_registry(clock) as registry:
-            for _ in range(288):
-                await _one(registry, beat=True)
-                clock.advance(150)
-                await _one(registry, beat=True)
-                clock.advance(150)
-            bob = RegistryWrite(b"bob", beat=True)
-            await _write(registry, bob, bob)
-            day = await registry.beats(TABLE, "2027-01-15")
-            assert day == {b"alice": Beats(288, clock.wall_s() - 150)}
-            assert await registry.beats(TABLE, "2027-01-16") == {b"bob": Beats(1, clock.wall_s())}
-            with pytest.raises(LocalProtocolError):
-                await registry.beats(TABLE, "yesterday")
-
-    async def test_days_are_kept_for_eight_days(self, open_registry: OpenRegistry) -> None:
-        """And no longer."""
-        clock = FakeClock()
-        async with open_registry(clock) as registry:
-            await _one(registry, beat=True)
-            clock.advance(8 * 86_400)
-            await registry.sweep(TABLE, 1)
-            assert len(await registry.beats(TABLE, "2027-01-15")) == 1
-            clock.advance(2 * 86_400)
-            await registry.sweep(TABLE, 1)
-            assert await registry.beats(TABLE, "2027-01-15") == {}
 
     # --- cost and bounds ------------------------------------------------------------------------
 
@@ -422,7 +280,7 @@ class RegistryContract:
             for turn, text in enumerate(("{}", "{}", "other")):
                 put = (*entries(count - 1), *entries(1, text, count - 1))
                 before = registry.round_trips
-                done = await _one(registry, put=put, whole=True, nonce=nonce + turn, beat=True)
+                done = await write_one(registry, put=put, whole=True, nonce=nonce + turn, beat=True)
                 assert registry.round_trips - before == 1
                 assert (done.error, done.changed) == ("", turn != 1)
                 if done.listing is not None:
@@ -443,24 +301,26 @@ class RegistryContract:
         }
         async with open_registry(FakeClock(), **bounds) as registry:
             fits = RegistryWrite(b"bob", put=entries(5), beat=True)
-            await _one(registry, put=entries(4))
+            await write_one(registry, put=entries(4))
             for name, bad in (
                 ("entries_max", RegistryWrite(b"carol", put=entries(6))),
                 ("entries_max", RegistryWrite(b"alice", put=entries(2, first=4))),
                 ("body_bytes_max", RegistryWrite(b"carol", put=entries(1, "x" * 100_001))),
             ):
                 with pytest.raises(StoreFullError, match=name):
-                    await _write(registry, fits, bad)
+                    await write_all(registry, fits, bad)
             many = [RegistryWrite(b"s%d" % n, put=entries(1)) for n in range(4)]
             with pytest.raises(StoreFullError, match="subjects_max"):
-                await _write(registry, *many)
+                await write_all(registry, *many)
             large = [RegistryWrite(b"s%d" % n, put=entries(5, f"{n}" * 90_000)) for n in range(3)]
             with pytest.raises(StoreFullError, match="table_mib_max"):
                 await registry.write(TABLE, large[1:] + large[:1])
             page = await registry.changes(TABLE, None, 9)
             assert page.listings == (Listing(b"alice", entries(4)),)
             assert await registry.beats(TABLE, "2027-01-15") == {}
-            swapped = await _one(registry, remove=(entries(1)[0].key,), put=entries(2, first=4))
+            swapped = await write_one(
+                registry, remove=(entries(1)[0].key,), put=entries(2, first=4)
+            )
             assert _keys(swapped.listing) == [1, 2, 3, 4, 5]
 
     async def test_what_cannot_be_is_refused(self, open_registry: OpenRegistry) -> None:
@@ -476,7 +336,7 @@ class RegistryContract:
                 RegistryWrite(b"alice", nonce=-1),
             ):
                 with pytest.raises(LocalProtocolError):
-                    await _write(registry, bad)
+                    await write_all(registry, bad)
             with pytest.raises(LocalProtocolError):
                 await registry.write("Transport discovery", [])
 
@@ -488,10 +348,10 @@ class RegistryContract:
         async with open_registry(clock) as registry, registry.watch(TABLE) as news:
             told = aiter(news)
             for number in range(5):
-                await _one(registry, put=entries(1, str(number)))
+                await write_one(registry, put=entries(1, str(number)))
             with anyio.fail_after(_SURELY_S):
                 await anext(told)
-            await _one(registry, put=entries(1, "again"))
+            await write_one(registry, put=entries(1, "again"))
             with anyio.fail_after(_SURELY_S):
                 await anext(told)
             clock.advance(1_000)
@@ -506,11 +366,11 @@ class RegistryContract:
             follower = Follower(other)
             await follower.catch_up()
             nonce = await other.next_nonce(TABLE, b"alice")
-            done = await _one(one, put=entries(2), nonce=nonce)
+            done = await write_one(one, put=entries(2), nonce=nonce)
             with anyio.fail_after(_SURELY_S):
                 while not follower.held:
                     await anext(told)
                     await follower.catch_up()
             assert follower.held == {b"alice": done.listing}
-            assert (await _one(other, put=entries(9), nonce=nonce)).error == "nonce"
-            assert (await _one(other, put=entries(3), nonce=nonce + 1)).changed
+            assert (await write_one(other, put=entries(9), nonce=nonce)).error == "nonce"
+            assert (await write_one(other, put=entries(3), nonce=nonce + 1)).changed
