@@ -58,7 +58,8 @@ class RegistryWrite(msgspec.Struct, frozen=True, gc=False):
     """All live entries of the subject live until now + `lifetime_s`, too."""
     stamp: int = 0
     """When this was known, any counter that grows; an entry that is held with a higher stamp stays
-    as it is (its life is prolonged all the same). 0: now, Unix nanoseconds."""
+    as it is (its life is prolonged all the same), and is not removed. 0: now, Unix nanoseconds, or
+    the subject's highest stamp, if that is later: now is after all that is known."""
     must_rise: bool = False
     """Refuse the whole write unless `stamp` is higher than that of every live entry it names."""
     nonce: int | None = None
@@ -114,7 +115,8 @@ class Registry(Protocol):
     async def write(self, table: str, writes: Sequence[RegistryWrite]) -> Sequence[RegistryWritten]:
         """Do writes, each as a whole, in order; one result each; one round trip for all.
 
-        Raises `StoreFullError` for a subject's entries beyond the bound of the settings.
+        Raises `StoreFullError` for what is beyond a bound of the settings; then nothing of the
+        batch was done.
         """
         ...
 
