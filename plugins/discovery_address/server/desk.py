@@ -171,7 +171,10 @@ class AddressDesk:
         return json_reply(msgspec.structs.replace(bind, is_local=is_local))
 
     async def _transports(self, asked: Asked) -> Reply:
-        """Who is bound, by type."""
+        """Who is bound, by type. Upstream's clients sign this, and count on their nonce."""
+        if self._callers.signs(asked.scope):
+            caller = self._proven(asked)
+            await self._write(caller.public, caller.nonce)
 
         def keys() -> Any:
             found: dict[str, list[str]] = {kind: [] for kind in sorted(KINDS, reverse=True)}

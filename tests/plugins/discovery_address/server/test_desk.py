@@ -155,6 +155,8 @@ async def test_lists_of_all_that_is_bound(ar, alice, bob):
     await ar.desk.bind("sudph", bob.public, AddressBind(remote_addr="203.0.114.9:5000"))
     told = said(await ar.get("/transports"))
     assert told == {"stcpr": [alice.public.hex()], "sudph": [bob.public.hex()]}
+    assert said(await ar.ask(bob, "GET", "/transports")) == told  # signed, as upstream's clients do
+    assert await ar.nonce(bob) == 1
     by_key = {e["pk"]: e for e in said(await ar.get("/entries"))}
     assert by_key[alice.public.hex()]["stcpr"]["remote_addr"] == ar.public
     assert by_key[bob.public.hex()]["sudph"]["remote_addr"] == "203.0.114.9:5000"
