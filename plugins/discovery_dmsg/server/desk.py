@@ -82,7 +82,7 @@ class DmsgDesk:
         """Of the salts `dmsg` and `dmsg-server`; none where nothing is published."""
         self.taking: Taking | None = None
         self._settings, self._identity, self._clock = settings, identity, clock
-        self._lists = lists
+        self.lists = lists
         self._callers = Callers(identity, settings)
         self._uptimes = Uptimes(directory, clock)
         self._health = {
@@ -99,12 +99,12 @@ class DmsgDesk:
             ("POST", f"{at}/entry", self._write),
             ("POST", f"{at}/entry/{{pk}}", self._write),
             ("DELETE", f"{at}/entry", self._delete),
-            ("GET", f"{at}/entries", self._list(self._lists.entries)),
-            ("GET", f"{at}/visorEntries", self._list(self._lists.visor_entries)),
+            ("GET", f"{at}/entries", self._list(self.lists.entries)),
+            ("GET", f"{at}/visorEntries", self._list(self.lists.visor_entries)),
             ("POST", f"{at}/entries/batch", self._batch),
-            ("GET", f"{at}/available_servers", self._list(self._lists.available_servers)),
-            ("GET", f"{at}/all_servers", self._list(self._lists.all_servers)),
-            ("GET", f"{at}/servers/clients", self._list(self._lists.clients_by_server)),
+            ("GET", f"{at}/available_servers", self._list(self.lists.available_servers)),
+            ("GET", f"{at}/all_servers", self._list(self.lists.all_servers)),
+            ("GET", f"{at}/servers/clients", self._list(self.lists.clients_by_server)),
             ("GET", f"{at}/server/{{pk}}/clients", self._clients_of),
             ("DELETE", f"{at}/deregister", self._deregister),
             ("GET", "/uptimes", self._uptimes_of_all),
@@ -147,7 +147,7 @@ class DmsgDesk:
         return answer
 
     async def _clients_of(self, asked: Asked) -> Reply:
-        return Reply(self._lists.clients_of(self._key(asked.path["pk"]).hex()))
+        return Reply(self.lists.clients_of(self._key(asked.path["pk"]).hex()))
 
     async def _batch(self, asked: Asked) -> Reply:
         found = {}

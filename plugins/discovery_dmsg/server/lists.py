@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from discovery_dmsg.server.records import server_type
-from discovery_dmsg.server.rules import CLIENT, SERVER, held_in
+from discovery_dmsg.server.rules import SERVER, held_in
 from skycore.contracts.registry import Listing
 from skycore.discovery.directory import Directory, DirectoryChanges
 from skycore.model import dmsg_entry
@@ -66,9 +66,10 @@ class Lists:
 
     def entries(self) -> bytes:
         """Return the keys of all entries, ordered."""
+        self._look_at_clients()
 
         def make() -> bytes:
-            both = {*self._directory.having(CLIENT), *self._directory.having(SERVER)}
+            both = {*self._clients, *self._directory.having(SERVER)}
             return _encode([subject.hex() for subject in sorted(both)])
 
         return self._kept("entries", make)
@@ -100,7 +101,7 @@ class Lists:
                 rows[subject] = known
                 continue
             held = held_in(listing)
-            if held is None or held.entry.server is None:
+            if held is None or not held.is_live or held.entry.server is None:
                 continue
             kind = server_type(subject.hex(), self._official)
             body = dmsg_entry.encode(held.entry, server_type=kind)
@@ -109,6 +110,11 @@ class Lists:
         return list(rows.values())
 
     # --- clients ---------------------------------------------------------------------------------
+
+    def count(self) -> tuple[int, int]:
+        """Return how many clients and servers there are; who is both is both."""
+        self._look_at_clients()
+        return len(self._clients), len(self._directory.having(SERVER))
 
     def visor_entries(self) -> bytes:
         """Return the keys of clients that are visors, ordered."""
@@ -152,7 +158,7 @@ class Lists:
 
 def _client(listing: Listing) -> _Client | None:
     held = held_in(listing)
-    if held is None or held.entry.client is None:
+    if held is None or not held.is_live or held.entry.client is None:
         return None
     servers = tuple(dict.fromkeys(held.entry.delegated_servers))
     return _Client(listing.subject.hex(), servers, held.entry.client_type == "visor")

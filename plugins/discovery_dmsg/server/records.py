@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from discovery_dmsg.server.rules import CLIENT, SERVER, held_in
+from discovery_dmsg.server.rules import held_in, key_of
 from skycore.contracts.discovery import Record
 from skycore.contracts.registry import Listed, Listing
 from skycore.discovery.directory import Directory
@@ -54,8 +54,7 @@ def entries_of(network: NetworkConstants, record: Record) -> tuple[Listed, ...]:
     entry = _verified(network, record.body, record.subject)
     if entry.server is None and entry.client is None:
         raise NamespaceError("a DMSG entry of neither a client nor a server")
-    key = CLIENT if entry.server is None else SERVER
-    return (Listed(key, dmsg_entry.encode(entry, server_type="")),)
+    return (Listed(key_of(record.subject, entry), dmsg_entry.encode(entry, server_type="")),)
 
 
 def _verified(network: NetworkConstants, entry: DmsgEntry, subject: bytes) -> DmsgEntry:

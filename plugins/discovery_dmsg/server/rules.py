@@ -30,8 +30,6 @@ from skycore.model.keys import PubKey
 from skycore.model.network import NetworkConstants
 
 __all__ = [
-    "CLIENT",
-    "GONE",
     "NO_SERVERS",
     "SERVER",
     "UNKNOWN",
@@ -43,15 +41,17 @@ __all__ = [
     "check_signed",
     "deletion",
     "held_in",
+    "key_of",
     "lifetime_s",
     "registration",
     "wrong",
 ]
 
-CLIENT: Final = b"client"
 SERVER: Final = b"server"
-GONE: Final = b"gone"
-_KEYS: Final = (CLIENT, SERVER, GONE)
+"""Servers share one key, by which the directory finds them: they are few. The other keys are the
+subject's own, for such an index costs with each subject as much as it has subjects already."""
+_CLIENT: Final = b"client "
+_GONE: Final = b"gone "
 CLIENT_AHEAD_S: Final = 300
 """How far ahead a client's timestamp may lie; upstream does not check those at all."""
 UNKNOWN: Final = "entry of public key is not found"
@@ -70,14 +70,10 @@ LOOPBACK: Final = "advertising localhost listening address is not allowed in pro
 class Held(NamedTuple):
     """What a directory holds of a key: its entry, or (not `is_live`) the end of one."""
 
-    key: bytes
     entry: DmsgEntry
     body: bytes
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it is an entry that is served."""
-        return self.key != GONE
+    is_live: bool
+    """Whether it is an entry that is served."""
 
 
 def wrong(cause: str) -> RequestRefusedError:
@@ -89,14 +85,12 @@ def held_in(listing: Listing) -> Held | None:
     """Return what a listing holds; of several (a registry's batch half seen) the newest."""
     found: Held | None = None
     for listed in listing.entries:
-        if listed.key not in _KEYS:
-            continue
         try:
             entry = dmsg_entry.decode(listed.body)
         except DecodeError:  # written by another version: as if it were not there
             continue
         if found is None or entry.sequence > found.entry.sequence:
-            found = Held(listed.key, entry, listed.body)
+            found = Held(entry, listed.body, not listed.key.startswith(_GONE))
     return found
 
 
@@ -171,15 +165,21 @@ def lifetime_s(entry: DmsgEntry, settings: DmsgServerSettings, *, is_short: bool
     return settings.short_lifetime_s if is_short else settings.client_lifetime_s
 
 
+def key_of(public: bytes, entry: DmsgEntry) -> bytes:
+    """Return under which key an entry is listed."""
+    return _CLIENT + public if entry.server is None else SERVER
+
+
 def registration(
     public: bytes, entry: DmsgEntry, life_s: float, *, must_rise: bool = True
 ) -> RegistryWrite:
     """Return the write that lists an entry, and counts its key as seen."""
-    key = CLIENT if entry.server is None else SERVER
+    key = key_of(public, entry)
+    keys = (_CLIENT + public, SERVER, _GONE + public)
     return RegistryWrite(
         public,
         put=(Listed(key, dmsg_entry.encode(entry, server_type="")),),
-        remove=tuple(k for k in _KEYS if k != key),
+        remove=tuple(k for k in keys if k != key),
         lifetime_s=life_s,
         stamp=entry.sequence,
         must_rise=must_rise,
@@ -197,8 +197,8 @@ def deletion(
     young_s = settings.client_lifetime_s + CLIENT_AHEAD_S + settings.clock_behind_s
     return RegistryWrite(
         public,
-        put=(Listed(GONE, dmsg_entry.encode(entry, server_type="")),),
-        remove=(CLIENT, SERVER),
+        put=(Listed(_GONE + public, dmsg_entry.encode(entry, server_type="")),),
+        remove=(_CLIENT + public, SERVER),
         lifetime_s=young_s,
         stamp=entry.sequence,
         must_rise=must_rise,

@@ -9,7 +9,6 @@ from typing import Any, Final
 from discovery_dmsg.server.desk import SHAPE, DmsgDesk
 from discovery_dmsg.server.lists import Lists
 from discovery_dmsg.server.records import Bodies, entries_of
-from discovery_dmsg.server.rules import CLIENT, SERVER
 from discovery_dmsg.server.views import ServersOnly, TakenInto
 from discovery_dmsg.settings import DmsgServerSettings
 from skycore import Live
@@ -158,7 +157,7 @@ class _Status:
     async def status(self) -> Status:
         """Return the truth now."""
         desk, directory = self._desk, self._desk.directory
-        clients, servers = len(directory.having(CLIENT)), len(directory.having(SERVER))
+        clients, servers = desk.lists.count()
         fields: dict[str, Any] = {
             "clients": clients,
             "servers": servers,

@@ -195,14 +195,15 @@ async def test_of_two_servers_on_one_registry_the_sequence_rises_all_the_same(ru
 
 
 async def test_a_deletion_is_signed_and_nothing_older_comes_back(running):
-    alice = running.person("alice")
-    first = alice.as_client()
+    alice, server = running.person("alice"), running.person("server")
+    first = alice.as_client(server)
     await running.post(first)
     captured = alice.as_client()
     assert (await running.ask("DELETE", f"{AT}/entry", captured))[0] == 401  # it is no deletion
+    assert len(await running.list("/servers/clients")) == 1
     early = alice.entry(client=DmsgClient(), deletes=True)
     assert await running.post(early) == (401, {"message": "invalid signature", "code": 401})
-    last = alice.as_client()
+    last = alice.as_client(server)
     assert await running.post(last) == AGAIN
     assert await running.ask("DELETE", f"{AT}/entry", early) == WRONG_SEQUENCE  # a newer one
     late = alice.entry(client=DmsgClient(), deletes=True)
@@ -210,8 +211,11 @@ async def test_a_deletion_is_signed_and_nothing_older_comes_back(running):
         200,
         {"message": "deleted entry", "code": 200},
     )
-    assert await running.list("/entries") == []
+    assert await running.list("/entries") == [] == await running.list("/visorEntries")
+    assert await running.list("/servers/clients") == {}
     assert (await running.ask("GET", f"{AT}/entry/{alice.key}"))[0] == 404
+    body = msgspec.json.encode([alice.key])
+    assert await running.ask("POST", f"{AT}/entries/batch", body) == (200, {})
     assert (await running.ask("DELETE", f"{AT}/entry", late))[0] == 404
     for old in (first, captured, last):  # anybody may have copied them
         assert await running.post(old) == WRONG_SEQUENCE
