@@ -176,6 +176,6 @@ async def test_m8_m9_c20_flushed_and_cut_off_while_records_of_all_sizes_come(
         async def is_as_published() -> bool:
             return all([await full.note(name) == text for name, text in last.items()])
 
-        await until(is_as_published, 30)
+        await until(is_as_published, 90)
         fields = await one.fields()
         assert (fields.waiting, fields.dropped, fields.uncopied) == (0, 0, 0)
