@@ -48,8 +48,10 @@ HANDSHAKE_RETRY_MAX_S: Final = 0.4
 FIRST_WINDOW: Final = 64 * 1024
 """Bytes that a peer may send before anything of it was read."""
 ROUNDING_S: Final = 1e-6
-ACK_AT_ONCE: Final = 8
+ACK_AT_ONCE: Final = 4
 """Packets in one go that are acknowledged without waiting for more."""
+ACK_DELAY_S: Final = 0.004
+"""How long an acknowledgement waits for an answer that would carry it; peers expect 25 ms."""
 
 
 class QuicLink(QuicConnection):
@@ -87,6 +89,7 @@ class QuicLink(QuicConnection):
         self.retired: list[bytes] = []
         self.sent_at = self.heard_at = 0.0
         self.bytes_sent = self.bytes_lost = 0
+        self._ack_delay = ACK_DELAY_S
         self.mtu = MtuSearch()
         self._loss: PatientRecovery = PatientRecovery(
             initial_rtt=configuration.initial_rtt,
@@ -282,8 +285,8 @@ class QuicLink(QuicConnection):
         """Return the datagrams to send now."""
         if not self._network_paths:
             return []
-        if self._unacked >= ACK_AT_ONCE and self._handshake_confirmed:
-            self._spaces[tls.Epoch.ONE_RTT].ack_at = now
+        if self._handshake_confirmed:
+            self._hurry_ack(now)
         datagrams: list[Datagram] = self.datagrams_to_send(now)
         if datagrams:
             self._unacked = 0
@@ -294,6 +297,15 @@ class QuicLink(QuicConnection):
             if size:
                 datagrams += self._mtu_probe(size, now)
         return datagrams
+
+    def _hurry_ack(self, now: float) -> None:
+        """Acknowledge now what else would wait: after many packets, or beside our own data."""
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        if space.ack_at is not None and space.ack_at > now:
+            stream = self._streams.get(STREAM)
+            speaks = stream is not None and not stream.sender.buffer_is_empty
+            if speaks or self._unacked >= ACK_AT_ONCE:
+                space.ack_at = now
 
     @property
     def is_draining(self) -> bool:
