@@ -17,6 +17,7 @@ import msgspec
 from skycore.contracts.discovery import EntrySource, Record, Records
 from skycore.contracts.namespace import Form, Namespace, Namespaces
 from skycore.errors import DiscoveryError, NamespaceError, SkycoreError
+from skycore.model.entries import DmsgEntry, DmsgServerEntry
 
 __all__ = ["Compared", "Divergence", "Progress", "canonical", "compare"]
 
@@ -77,11 +78,29 @@ def canonical(namespaces: Namespaces, salt: bytes, body: Any) -> bytes:
 
 
 def _steady(entry: Any) -> Any:
+    """Return an entry without what changes by itself, or is a service's own word about it."""
+    if isinstance(entry, DmsgEntry):
+        return _steady_dmsg(entry)
+    if isinstance(entry, DmsgServerEntry):
+        return msgspec.structs.replace(entry, server_type="", max_sessions=0)
     if not isinstance(entry, msgspec.Struct):
         return entry
     fields = {field.name: field.default for field in msgspec.structs.fields(entry)}
     changing = {name: fields[name] for name in VOLATILE if name in fields}
     return msgspec.structs.replace(entry, **changing) if changing else entry
+
+
+def _steady_dmsg(entry: DmsgEntry) -> DmsgEntry:
+    """A key signs its entry anew every few minutes: what it says counts, not when."""
+    server, client = entry.server, entry.client
+    if server is not None:
+        server = msgspec.structs.replace(server, available_sessions=0, server_type="")
+    if client is not None:
+        servers = tuple(sorted(client.delegated_servers))
+        client = msgspec.structs.replace(client, delegated_servers=servers)
+    return msgspec.structs.replace(
+        entry, sequence=0, timestamp=0, signature="", server=server, client=client
+    )
 
 
 async def compare(

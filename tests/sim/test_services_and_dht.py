@@ -17,11 +17,15 @@ from dht_kademlia.comparisons import Comparisons
 from discovery_transport.server.desk import TransportDesk
 from discovery_transport.server.service import TransportExchange
 from skycore.contracts.discovery import EntrySource
+from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.rpc import Caller, Rpc
 from skycore.contracts.status import StatusSource
 from skycore.contracts.store import ItemKey, Items
+from skycore.contracts.transport import Transports
 from skycore.discovery.sources import list_all, merge_sets
+from skycore.model.addresses import parse_contact
 from skycore.model.delegation_token import encode_delegation
+from skycore.model.entries import DmsgServer
 from skycore.model.items import ItemClass, make_delegation, mutable_item_target
 from skycore.model.keys import ED25519
 from skycore.model.network import NetworkConstants
@@ -245,3 +249,88 @@ async def test_l6_after_churn_nobody_is_left_behind():
         await exchange.feeding.verify()
         assert exchange.feeding.differences == 0
         assert exchange.feeding.counters["deleted"] >= 20
+
+
+# --- all four services, and real clients of them -------------------------------------------------
+
+KINDS = {"transport": "tpd", "dmsg": "dmsgd", "service": "sd", "address": "ar"}
+SALTS = ("addr", "dmsg", "dmsg-server", "svc", "tp")
+
+
+async def all_services(world):
+    """Start a node with all four services; return it and the settings of their clients."""
+    (service,) = world.prepare(
+        "fullnode",
+        1,
+        {
+            "node": {
+                "enable": [
+                    "registry_sqlite", "http_server", *(f"discovery_{k}_server" for k in KINDS)
+                ]
+            },
+            "http_server": {"listen": ":9080", "requests_per_minute": 0},
+            "discovery_address_server": {"private_addresses": True},
+        },
+    )  # fmt: skip
+    until = service.clock.wall_s() + 20 * 86_400
+    tokens = [
+        make_delegation(NETWORK, AUTHORITY, service.public, salt.encode(), until) for salt in SALTS
+    ]
+    service.settings["publisher"] = {"delegations": [encode_delegation(one) for one in tokens]}
+    await world.start(service)
+    client = {"node": {"enable": ["http_client", *(f"discovery_{kind}" for kind in KINDS)]}}
+    for kind, prefix in KINDS.items():
+        client[f"discovery_{kind}"] = {"url": f"http://{service.address}:9080/{prefix}"}
+    return service, client
+
+
+async def test_c46_all_four_services_and_the_dht_say_the_same_of_real_visors():
+    async with World(seed=64, settings=NAMED) as world:
+        service, client = await all_services(world)
+        watcher = await world.full_node({**client, "dht_kademlia": {"compare_interval_s": 60.0}})
+        watcher.get(DmsgPresence).set_server(
+            DmsgServer(f"{watcher.address}:8081", 100, dht_bootstrap=True)
+        )
+        offers = [{"type": "vpn", "port": 44}, {"type": "skysocks", "port": 3}]
+        client["discovery_service"]["services"] = offers
+        visors = await world.spawn("visor", 3, client)
+        for one, other in zip(visors, [*visors[1:], visors[0]], strict=True):
+            one.get(Transports).addresses.learn(parse_contact(ED25519, other.contact))
+            await one.get(Transports).ensure(other.public, "user")
+            one.get(DmsgPresence).set_servers([watcher.public])
+        rpc = watcher.get(Rpc)
+
+        async def same(counts, limit_s=400):
+            """Wait until both sides say the same, of so many subjects."""
+            end = anyio.current_time() + limit_s
+            while True:
+                told = {
+                    salt: await rpc.call(Caller(), "dht.verify_source", {"salt": salt})
+                    for salt in SALTS
+                }
+                found = {salt: one["same"] for salt, one in told.items()}
+                if found == counts and all(one["equal"] for one in told.values()):
+                    return
+                assert anyio.current_time() < end, (found, told)
+                await anyio.sleep(10)
+
+        everybody = {"addr": 4, "dmsg": 4, "dmsg-server": 1, "svc": 3, "tp": 3}
+        await same(everybody)
+        await anyio.sleep(600)  # entries are signed anew, registered anew, leases end and begin
+        await same(everybody, limit_s=1)
+        gauge = await status_of(watcher, "dht")
+        assert gauge["http_differences"] == 0 and gauge["http_troubles"] == 0
+        assert set(gauge["against_http"]) == set(SALTS)
+        for part in ("transport_discovery", "dmsg_discovery", "service_discovery"):
+            assert (await status_of(service, part))["differences"] == 0, part
+        await world.stop(visors[0])
+        await same({"addr": 3, "dmsg": 3, "dmsg-server": 1, "svc": 2, "tp": 2})
+        lost = [visors[1]]  # it cannot say anything any more: its lists end by themselves
+        world.partition(lost, [node for node in world.nodes if node not in lost])
+        await anyio.sleep(330)
+        await same({"addr": 2, "dmsg": 3, "dmsg-server": 1, "svc": 1, "tp": 0})
+
+
+async def status_of(node, part):
+    (source,) = [s for s in node.node._parts[StatusSource] if s.name == part]
+    return (await source.status()).fields
