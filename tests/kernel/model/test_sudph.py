@@ -74,10 +74,8 @@ def test_any_bytes_decode_or_say_so(data):
 def test_a_cut_or_broken_message_says_so_or_is_another(message, data):
     datagram = bytearray(encode(message))
     del datagram[data.draw(st.integers(0, len(datagram) - 1)) :]
-    try:
+    with contextlib.suppress(DecodeError):
         assert decode(bytes(datagram)) == message  # padding may be missing where none is needed
-    except DecodeError:
-        pass
 
 
 @pytest.mark.parametrize(
