@@ -317,23 +317,31 @@ def run(
     data: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Run a node until SIGINT or SIGTERM; return the exit code 0. Errors are raised."""
+    """Run a node until SIGINT or SIGTERM; return the exit code 0. Errors are raised.
+
+    The first signal stops it part after part, so that each can still use those it needs: to take
+    back what it told others, for example. A second one, or one during the start, stops it at once.
+    """
 
     async def main() -> None:
+        told, up = anyio.Event(), False
         async with anyio.create_task_group() as tasks:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
 
                 async def until_told() -> None:
                     async for number in signals:
                         log.info("told to stop signal=%s", number.name)
-                        tasks.cancel_scope.cancel()
-                        return
+                        if not up or told.is_set():
+                            tasks.cancel_scope.cancel()
+                        told.set()
 
                 tasks.start_soon(until_told)
                 async with Node.open(
                     profile, settings, config=config, data=data, environment=environment
                 ):
-                    await anyio.sleep_forever()
+                    up = True
+                    await told.wait()
+                tasks.cancel_scope.cancel()
 
     anyio.run(main, backend_options={"use_uvloop": _has_uvloop()})
     return 0

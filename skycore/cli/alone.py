@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from skycore.console import Context
+from skycore.errors import SkycoreError
 
 __all__ = ["open_alone"]
 
@@ -27,7 +28,15 @@ async def open_alone(
     only = {"node": {"plugins": list(plugins), "enable": [], "disable": []}}
     own_key = {"identity": {"secret_key_file": "secret.key"}}
     assigned = merge(merge(context.assigned, settings), merge(only, own_key))
+    missing: SkycoreError | None = None
     async with Node.open(
         context.profile, assigned, config=context.config_file, environment=os.environ
     ) as node:
-        yield node.get(contract)
+        try:
+            part = node.get(contract)
+        except SkycoreError as bad:  # the node ends in peace: no group around the error
+            missing = bad
+        else:
+            yield part
+    if missing is not None:
+        raise missing

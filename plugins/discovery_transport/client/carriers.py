@@ -199,7 +199,8 @@ class Carriers:
     @property
     def summary(self) -> str:
         """Return who carries, in a line."""
-        count = f"{len(self.own.entries)} transports"
+        listed = len(self.own.entries)
+        count = f"{listed} transport{'' if listed == 1 else 's'}"
         if self.registrar is None and self.publication is None:
             return f"{count}; told to nobody: no discovery service is set, and there is no DHT"
         if self._carried_by_dht:

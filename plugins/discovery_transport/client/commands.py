@@ -119,7 +119,7 @@ def _sides(row: Any) -> str:
 def _source(answer: Any) -> str:
     names = {"dht": "the DHT store of this node", "http": "the transport discovery service"}
     where = names.get(answer["source"], "the DHT store of this node and the service")
-    counted = f"{answer['total']} transports"
+    counted = f"{answer['total']} transport{'' if answer['total'] == 1 else 's'}"
     if answer["one_sided"]:
         counted += f", and {answer['one_sided']} that one edge alone lists"
     line = f"{counted}. Source: {where}, {answer['age_s']:g} s old."

@@ -54,7 +54,7 @@ COMMANDS = [
     "visor whitelist rm", "visor dht status", "visor dht put", "visor dht get", "visor dht delete",
     "visor dht list", "visor dht sync", "visor dht peers", "visor dht import", "visor dht history",
     "visor dht reconcile", "visor dht watch", "visor dht verify", "visor dht full-node",
-    "visor dht full-nodes", "tp ls", "tp add", "tp rm",
+    "visor dht full-nodes", "tp ls", "tp add", "tp rm", "tp all",
 ]  # fmt: skip
 
 
