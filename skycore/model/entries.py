@@ -24,7 +24,11 @@ __all__ = [
     "DmsgServerEntry",
     "FullNodeAdvert",
     "Geo",
+    "Host",
+    "Key",
+    "Name",
     "ServiceEntry",
+    "Text",
     "TransportEntry",
 ]
 

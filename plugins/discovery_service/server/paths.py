@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from skycore.discovery.paths import described, operation
+
 __all__ = ["PATHS"]
-
-
-def _operation(summary: str, answers: Mapping[int, str], *, signed: bool = False) -> dict[str, Any]:
-    told = dict(answers)
-    if signed:
-        told |= {401: "the request is not signed, or its nonce is not the next one"}
-        told |= {429: "too many requests of this key"}
-    return {
-        "summary": summary,
-        "responses": {str(code): {"description": what} for code, what in sorted(told.items())},
-    }
 
 
 _LISTED = {
@@ -26,38 +17,42 @@ _LISTED = {
     413: "too many services",
 }
 
-PATHS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "/api/services": {
-        "get": _operation(
-            "Return services of a type (type=*: of all); version, country, quantity narrow it.",
-            {200: "services", 400: "no type"},
-        ),
-        "post": _operation(
-            "List a service of the signer; a list: all that it offers.", _LISTED, signed=True
-        ),
-    },
-    "/api/services/{address}": {
-        "get": _operation(
-            "Return a key's service of a type (type=*: all of them, as a list).",
-            {200: "it", 400: "no type or no key", 404: "it is not listed"},
-        ),
-        "delete": _operation(
-            "Take a service off the list.", {200: "done", 403: "another key's"}, signed=True
-        ),
-    },
-    "/api/services/deregister/{kind}": {
-        "delete": _operation(
-            "Take keys' services of a type off the list; monitors only.",
-            {200: "done", 400: "malformed", 403: "the signer is no monitor"},
-            signed=True,
-        )
-    },
-    "/uptimes": {
-        "get": _operation("Return how much keys were seen.", {200: "rows"}),
-        "post": _operation("Return how much some keys were seen.", {200: "rows", 400: "malformed"}),
-    },
-    "/security/nonces/{key}": {
-        "get": _operation("Return a key's next nonce.", {200: "it", 400: "no key"})
-    },
-    "/health": {"get": _operation("Tell how the service is.", {200: "it"})},
-}
+PATHS: Final[Mapping[str, Mapping[str, Any]]] = described(
+    {
+        "/api/services": {
+            "get": operation(
+                "Return services of a type (type=*: of all); version, country, quantity narrow it.",
+                {200: "services", 400: "no type"},
+            ),
+            "post": operation(
+                "List a service of the signer; a list: all that it offers.", _LISTED, signed=True
+            ),
+        },
+        "/api/services/{address}": {
+            "get": operation(
+                "Return a key's service of a type (type=*: all of them, as a list).",
+                {200: "it", 400: "no type or no key", 404: "it is not listed"},
+            ),
+            "delete": operation(
+                "Take a service off the list.", {200: "done", 403: "another key's"}, signed=True
+            ),
+        },
+        "/api/services/deregister/{kind}": {
+            "delete": operation(
+                "Take keys' services of a type off the list; monitors only.",
+                {200: "done", 400: "malformed", 403: "the signer is no monitor"},
+                signed=True,
+            )
+        },
+        "/uptimes": {
+            "get": operation("Return how much keys were seen.", {200: "rows"}),
+            "post": operation(
+                "Return how much some keys were seen.", {200: "rows", 400: "malformed"}
+            ),
+        },
+        "/security/nonces/{key}": {
+            "get": operation("Return a key's next nonce.", {200: "it", 400: "no key"})
+        },
+        "/health": {"get": operation("Tell how the service is.", {200: "it"})},
+    }
+)

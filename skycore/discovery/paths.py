@@ -1,0 +1,33 @@
+"""Paths: how a discovery server tells its routes in /openapi.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["described", "operation"]
+
+
+def operation(summary: str, answers: Mapping[int, str], *, signed: bool = False) -> dict[str, Any]:
+    """Return an operation by what it does and what its statuses mean."""
+    told = dict(answers)
+    if signed:
+        told |= {401: "the request is not signed, or its nonce is not the next one"}
+        told |= {429: "too many requests of this key"}
+    return {
+        "summary": summary,
+        "responses": {str(code): {"description": what} for code, what in sorted(told.items())},
+    }
+
+
+def described(paths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Return path items with the parameters of their paths declared: each `{name}` is a text."""
+    whole = {}
+    for path, item in paths.items():
+        parameters = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"{(\w+)}", path)
+        ]
+        whole[path] = {"parameters": parameters, **item} if parameters else item
+    return whole
