@@ -136,7 +136,8 @@ async def test_a_node_that_stops_is_listed_no_more():
         deployment = await Deployment(world).start()
         one = await deployment.dmsg_server(bootstrap=True)
         visor = await deployment.visor()
-        source = next(s for s in visor.node._parts[EntrySource] if s.name == "http")
+        sources = visor.node._parts[EntrySource]
+        source = next(s for s in sources if s.name == "http" and b"dmsg" in s.salts)
         assert len((await source.records(b"dmsg-server")).records) == 1
         await world.stop(one)
         await anyio.sleep(3)
