@@ -59,6 +59,7 @@ class Database:
         self._turn = threading.RLock()
         self._engine: Engine | None = None
         self._connection: Connection | None = None
+        self._file: sqlite3.Connection | None = None
         self._stopped = ""
         self.statements = 0
         """What was executed, for tests of how much a call costs."""
@@ -108,13 +109,17 @@ class Database:
 
     def close(self) -> None:
         """Let go of the file. Never raises."""
-        engine, connection = self._engine, self._connection
-        self._engine = self._connection = None
+        engine, connection, file = self._engine, self._connection, self._file
+        self._engine = self._connection = self._file = None
         with suppress(DBAPIError):
             if connection is not None:
                 connection.close()
+        with suppress(DBAPIError):
             if engine is not None:
                 engine.dispose()
+        with suppress(sqlite3.Error):
+            if file is not None:
+                file.close()  # whatever the two above made of an error on the way
 
     def _look(self) -> None:
         """See what is there before SQLite does, without opening it: a close drops its locks."""
@@ -136,12 +141,13 @@ class Database:
             raise StoreCorruptError(f"{self._path} is no SQLite file")
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(
+        self._file = sqlite3.connect(
             self._path or ":memory:",
             timeout=self._lock_wait_s,
             isolation_level=None,  # we say BEGIN ourselves
             check_same_thread=False,  # any thread, one at a time: self._turn
         )
+        return self._file
 
     def _version(self) -> int:
         version = int(self.execute("PRAGMA user_version").scalar_one())

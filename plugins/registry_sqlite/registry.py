@@ -90,10 +90,14 @@ class SqliteRegistry:
     def _start(self) -> None:
         self._db.open()
         try:
-            self._load()
-        except StoreCorruptError as damage:
-            self._db.replace(str(damage))
-            self._load()
+            try:
+                self._load()
+            except StoreCorruptError as damage:
+                self._db.replace(str(damage))
+                self._load()
+        except BaseException:
+            self._db.close()  # or the file would stay locked
+            raise
 
     def _load(self) -> None:
         with self._db.transaction():

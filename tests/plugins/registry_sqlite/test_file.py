@@ -153,6 +153,19 @@ async def test_unchanged_registrations_write_no_body(tmp_path, opened):
         assert registry._db.statements - statements <= 8
 
 
+async def test_a_start_that_fails_lets_go_of_the_file(tmp_path, opened, monkeypatch):
+    def fails(*_):
+        raise StoreError("not now")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("registry_sqlite.tables.Tables.load", fails)
+        with pytest.raises(StoreError, match="not now"):
+            async with opened(tmp_path):
+                pass
+    async with opened(tmp_path, lock_wait_s=0):
+        pass
+
+
 # --- the disk ------------------------------------------------------------------------------------
 
 
