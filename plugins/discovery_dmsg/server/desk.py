@@ -40,7 +40,7 @@ from skycore.model import dmsg_entry
 from skycore.model.entries import DmsgEntry
 from skycore.model.keys import short
 
-__all__ = ["DmsgDesk"]
+__all__ = ["SHAPE", "DmsgDesk"]
 
 log = logging.getLogger(__name__)
 SHAPE: Final = ErrorShape.MESSAGE
