@@ -55,10 +55,10 @@ RETRY_LONGEST_S: Final = 60.0
 REFRESH_S: Final = 900.0
 """How often everything is handed to the publisher again, who prolongs what is half over."""
 HELD_FROM: Final = 50
-HELD_LOOK_S: Final = 1.0
 HELD_S: Final = 120.0
 """More than one refresh of a visor: see `Feeding._held_back`."""
 SHOWN_MAX: Final = 5
+NO_MIRROR: Final = "no mirror is up: what is listed goes into this node's own store only"
 EXPECTED_ANEW: Final = 15
 """Comparisons from one that works out everything anew to the next."""
 LOOKS_WHILE_DIFFERENT: Final = 6
@@ -135,9 +135,10 @@ class Feeding:
             "feed_lag_s": round(self.lag_s, 1),
             **{f"feed_{word}": self.counters[word] for word in _WORDS},
         }
+        if not tuple(self._outlet.mirrors):
+            fields["feed_note"] = NO_MIRROR
         if self.trouble:
             fields["feed_trouble"] = self.trouble
-        if self.trouble and self.hint:
             fields["feed_hint"] = self.hint
         if self._refused:
             fields["feed_refusals"] = [
@@ -168,7 +169,7 @@ class Feeding:
             await anyio.sleep(SETTLE_S)
             facts = self._batch()
             if not facts:
-                await anyio.sleep(HELD_LOOK_S)
+                await anyio.sleep(RETRY_FIRST_S)
             elif not await self._round(facts):
                 await anyio.sleep(self._pause_s())
 

@@ -9,7 +9,7 @@ on for a while when the source breaks: not knowing is not the same as gone.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -41,8 +41,9 @@ MakeEntries = Callable[[Record], Sequence[Listed]]
 LOOK_S: Final = 5.0
 """How often sources that came up later are looked for."""
 WRITES_AT_ONCE: Final = 256
-SUBJECTS_MAX: Final = 200_000
-"""Subjects of one source whose entries can be prolonged; the longest unheard are let go."""
+SUBJECTS_MAX: Final = 100_000
+"""Subjects taken from one source: half of what a registry holds by default, so that whoever floods
+the DHT with keys takes no room from those who register."""
 PROLONG_S: Final = 30.0
 """How often that is done while a source is broken."""
 PROLONGED_S: Final = 90.0
@@ -69,7 +70,7 @@ class _Source:
     """A source that is followed, and what was taken from it."""
 
     source: FollowedSource
-    held: OrderedDict[bytes, _Held] = field(default_factory=OrderedDict)
+    held: dict[bytes, _Held] = field(default_factory=dict)
     broken_at: float | None = None
     unsure_until: float = 0.0
     """Until when what it does not repeat lives on."""
@@ -169,7 +170,7 @@ class Taking:
         """
         one.records += len(batch)
         wanted = {write.subject: write for r in batch if (write := self._write_of(r)) is not None}
-        writes = list(wanted.values())
+        writes = self._with_room(one, wanted.values())
         for start in range(0, len(writes), WRITES_AT_ONCE):
             await self._write(writes[start : start + WRITES_AT_ONCE])
         now_s = self._clock.wall_s()
@@ -179,8 +180,18 @@ class Taking:
                 until_s = now_s + int(write.lifetime_s)
                 keys = tuple(listed.key for listed in write.put)
                 one.held[write.subject] = _Held(write.stamp, until_s, keys)
-        while len(one.held) > SUBJECTS_MAX:
-            one.held.popitem(last=False)
+
+    def _with_room(self, one: _Source, writes: Iterable[RegistryWrite]) -> list[RegistryWrite]:
+        """Leave out new subjects for whom there is no room."""
+        left, taken = SUBJECTS_MAX - len(one.held), []
+        for write in writes:
+            is_new = bool(write.put) and write.subject not in one.held
+            if is_new and left <= 0:
+                self.counters["refused"] += 1
+                continue
+            left -= is_new
+            taken.append(write)
+        return taken
 
     def _write_of(self, record: Record) -> RegistryWrite | None:
         """Return what a record does to the directory; None: nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from contextlib import asynccontextmanager
 
 import anyio
@@ -15,7 +17,7 @@ from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.contracts.store import PutOutcome
 from skycore.discovery.directory import open_directory
 from skycore.discovery.feeding import HELD_S, Outlet, open_feeding
-from skycore.errors import NamespaceError
+from skycore.errors import NamespaceError, StoreError
 from skycore.events import Events
 from skycore.guards.gate import GateSettings, open_gate
 from skycore.guards.publish import PublisherSettings, open_publisher
@@ -142,10 +144,10 @@ class BothHold(FlakyMirror):
         self.own = own
 
     async def mirror(self, items, *, blocks=None, **more):
+        if self.is_down:
+            return await super().mirror(items, blocks=blocks, **more)
         given = tuple((blocks or {}).values())
         outcomes = await self.own.admit(items, sender=bytes(ME.public), blocks=given)
-        if self.is_down:
-            return [PutReport(PutOutcome(400, text="away")) for _ in items]
         reports = await super().mirror(items, blocks=blocks, **more)
         return [
             PutReport(outcome, report.replicas)
@@ -362,3 +364,46 @@ async def test_records_stay_alive_for_as_long_as_they_are_listed(side):
         assert await side.standing() == {key("alice"): [1]}
         assert feeding.differences == 0
         assert side.mirror.items_sent == 1 and side.mirror.leases_sent >= 4
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_l6_l22_whatever_happens_in_the_end_both_sides_say_the_same(side, seed):
+    """Visors come, change and go; the mirror and the registry fail; the server is restarted."""
+    dice = random.Random(seed)
+    names = [f"visor{n}" for n in range(40)]
+    for _ in range(4):
+        async with side.feeding() as feeding:
+            for _ in range(40):
+                await anyio.sleep(dice.choice([0.05, 1, 20]))
+                side.mirror.is_down = dice.random() < 0.3
+                side.registry.is_down = dice.random() < 0.2
+                many = dice.sample(names, dice.randint(1, 15))
+                writes = [
+                    listing(
+                        name, *dice.sample(range(1, 6), dice.randint(0, 3)),
+                        lifetime_s=dice.choice([5, 300, 3_600]),
+                    )
+                    for name in many
+                ]  # fmt: skip
+                with contextlib.suppress(StoreError):
+                    await side.tell(*writes)
+    side.mirror.is_down = side.registry.is_down = False
+    async with side.feeding() as feeding:
+        await anyio.sleep(HELD_S + 90)
+        side.registry.is_down = dice.random() < 0.5  # nothing more ends while we look
+        assert await side.standing() == side.listed() == await side.standing(side.own)
+        await feeding.verify()
+        assert feeding.waiting == 0
+
+
+async def test_without_a_mirror_it_is_said(side):
+    side.mirrors.clear()
+    async with side.feeding() as feeding:
+        await side.tell(listing("alice", 1))
+        await anyio.sleep(1)
+        assert "no mirror is up" in feeding.status_fields()["feed_note"]
+        assert await side.standing(side.own) == {key("alice"): [1]}
+        side.mirrors.append(side.mirror)  # it comes up later: everything is brought there
+        await anyio.sleep(65)
+        assert await side.standing() == {key("alice"): [1]}
+        assert "feed_note" not in feeding.status_fields()

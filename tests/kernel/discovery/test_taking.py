@@ -205,3 +205,19 @@ async def test_sources_that_come_up_later_are_followed_and_remote_ones_never(sid
         other.tell(side.record("carol", "three"))
         await anyio.sleep(6)
         assert side.listed("alice") == ["one"] and len(side.directory) == 1
+
+
+async def test_whoever_floods_the_dht_with_keys_leaves_room_for_others(side, monkeypatch):
+    monkeypatch.setattr("skycore.discovery.taking.SUBJECTS_MAX", 50)
+    async with side.taking() as taking:
+        side.source.tell(*(side.record(f"key{n}", "one") for n in range(40)))
+        await anyio.sleep(1)
+        side.source.tell(*(side.record(f"key{n}", "two") for n in range(80)))
+        await anyio.sleep(1)
+        assert len(side.directory) == len(taking._followed["dht"].held)
+        assert len(side.directory) == 50 and side.listed("key3") == ["two"]
+        assert taking.counters["refused"] == 30
+        await anyio.sleep(LIFE_S + 40)  # theirs end; then others are taken
+        side.source.tell(side.record("later", "three"))
+        await anyio.sleep(1)
+        assert side.listed("later") == ["three"]
