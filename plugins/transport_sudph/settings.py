@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from pydantic import Field, field_validator
 
 from skycore.contracts.settings import PluginSettings
@@ -22,7 +24,7 @@ class SudphSettings(PluginSettings):
     advertise: tuple[str, ...] = Field(default=(), max_length=HELLO_ADDRESSES_MAX)
     """host:port list to tell others; empty tells what a resolver sees, or the port."""
     resolver: str = ""
-    """host:port of an address resolver's UDP side; empty dials known addresses only."""
+    """address:port of an address resolver's UDP side; empty dials known addresses only."""
     dial_timeout_s: float = Field(default=8.0, gt=0)
     """How long a dial may take, punching included."""
     keepalive_s: float = Field(default=15.0, ge=0.5, le=20.0)
@@ -34,10 +36,23 @@ class SudphSettings(PluginSettings):
     connections_max: int = Field(default=1_024, ge=1)
     """Connections at one time, dialled and accepted."""
 
-    @field_validator("listen", "resolver")
+    @field_validator("listen")
     @classmethod
-    def _is_an_address(cls, text: str) -> str:
-        return _checked(text) if text else text
+    def _listen_is_an_address(cls, text: str) -> str:
+        return _checked(text)
+
+    @field_validator("resolver")
+    @classmethod
+    def _resolver_is_a_literal_address(cls, text: str) -> str:
+        if text:
+            host, port = split_host_port(_checked(text))
+            try:
+                ipaddress.ip_address(host)
+            except ValueError as bad:
+                raise ValueError(f"{host!r} is no address; write it in digits") from bad
+            if not port:
+                raise ValueError("a resolver has a port")
+        return text
 
     @field_validator("advertise")
     @classmethod
