@@ -9,7 +9,9 @@ datagram's fate (nobody listens there, no route, a full buffer) are no errors of
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -26,6 +28,8 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 DATAGRAM_MAX: Final = 65_535
 TURNS_MAX: Final = 4
 """Full batches in a row before other tasks get their turn."""
+LITERALS_MAX: Final = 4_096
+"""Hosts of which is remembered that they are addresses and no names."""
 MAPPED: Final = "::ffff:"
 
 
@@ -36,6 +40,7 @@ class UdpSocket:
         self._socket = sock
         self._is_v6 = sock.family == socket.AF_INET6
         self._turns = 0
+        self._literals: set[str] = set()
         self.host, self.port = sock.getsockname()[:2]
 
     async def receive(self) -> Sequence[tuple[bytes, Endpoint]]:
@@ -82,12 +87,24 @@ class UdpSocket:
         Only literal addresses: a name would need a resolver, and so a wait.
         """
         host, port = to
+        if host not in self._literals and not self._is_literal(host):
+            return False
         if self._is_v6 and ":" not in host:
             host = MAPPED + host
         try:
             self._socket.sendto(data, (host, port))
         except (OSError, OverflowError, UnicodeError, ValueError):
             return False
+        return True
+
+    def _is_literal(self, host: str) -> bool:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        if len(self._literals) >= LITERALS_MAX:
+            self._literals.clear()
+        self._literals.add(host)
         return True
 
 
@@ -98,11 +115,25 @@ def bind_udp(family: int, address: Any) -> socket.socket:
         sock.setblocking(False)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        for forced, option in ((33, socket.SO_RCVBUF), (32, socket.SO_SNDBUF)):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+                if sys.platform == "linux":  # SO_RCVBUFFORCE, SO_SNDBUFFORCE: where one may
+                    sock.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+        if sys.platform == "linux":
+            _never_fragment(sock, family)
         sock.bind(address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _never_fragment(sock: socket.socket, family: int) -> None:
+    """Let too large a datagram fail instead of travelling in pieces: its sender finds the size."""
+    probe = 3  # IP_PMTUDISC_PROBE: do not believe what ICMP says, either
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_IP, 10, probe)  # IP_MTU_DISCOVER
+    if family == socket.AF_INET6:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IPV6, 23, probe)  # IPV6_MTU_DISCOVER
