@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+from skycore.testing.contracts.http import HttpRoutesContract
+from skycore.testing.contracts.status import StatusSourceContract
+
+
+class TestRoutes(HttpRoutesContract):
+    @pytest.fixture
+    async def routes(self, sd):
+        return sd.routes
+
+
+class TestStatus(StatusSourceContract):
+    @pytest.fixture
+    async def source(self, sd):
+        return sd.status
