@@ -50,11 +50,11 @@ class Draft:
 
     def __init__(self) -> None:
         self.rows: dict[Key, Row | None] = {}
-        self.altered: set[Key] = set()
+        self.altered: dict[Key, None] = {}
         self.nonces: dict[Key, int] = {}
         self.kept: set[Key] = set()
         """Whose nonces stand in the file already."""
-        self.used: set[Key] = set()
+        self.used: dict[Key, None] = {}
         self.beats: dict[tuple[str, str, bytes], tuple[bytes, int]] = {}
         self.places: dict[str, Place] = {}
 

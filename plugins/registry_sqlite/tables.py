@@ -189,7 +189,7 @@ class Tables:
         if write.nonce is not None:
             next_nonce += 1
             self._draft.nonces[key] = next_nonce
-            self._draft.used.add(key)
+            self._draft.used[key] = None
         if write.beat:
             self._beat(table, write.subject, now_ns // 10**9)
         listing = None
@@ -206,7 +206,7 @@ class Tables:
         if row is not None and not is_changed:
             if entries:
                 self._draft.rows[key] = row._replace(entries=entries)
-                self._draft.altered.add(key)
+                self._draft.altered[key] = None
             return
         place = self._place(key[0])
         was = row is not None and row.gone_ms is None
@@ -224,7 +224,7 @@ class Tables:
         gone_ms = None if entries else now_ms
         self._draft.places[key[0]] = place
         self._draft.rows[key] = Row(number, place.position, gone_ms, size, entries, True)
-        self._draft.altered.add(key)
+        self._draft.altered[key] = None
 
     def _check_bounds(self, place: Place, entries: int) -> None:
         bounds = self._bounds

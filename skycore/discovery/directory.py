@@ -49,7 +49,10 @@ class DirectoryChanges:
         self._some.set()
 
     async def take(self) -> set[bytes]:
-        """Wait for changes; return the subjects. The first time: all there are, at once."""
+        """Wait for changes; return the subjects. The first time: all there are, at once.
+
+        A set of bytes has another order in every process: sort it where order shows.
+        """
         await self._some.wait()
         return self.take_now()
 
