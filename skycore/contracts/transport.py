@@ -24,6 +24,7 @@ __all__ = [
     "Listener",
     "PacketHandler",
     "RefusalHandler",
+    "RelayType",
     "Transport",
     "TransportDown",
     "TransportType",
@@ -83,6 +84,26 @@ class TransportType(Protocol):
         ...
 
 
+@runtime_checkable
+class RelayType(TransportType, Protocol):
+    """A type whose connections lead through somebody else: the last resort.
+
+    Direct types are tried first and have a head start; a direct link is used where both are live.
+    """
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether `dial` may be tried without an address: somebody is there to be asked."""
+        ...
+
+    async def find(self, remote: PubKey) -> Sequence[Address]:
+        """Look up through whom a key may be reached. Raises nothing; quick, or bounded.
+
+        Never asked for a dial that must not look anything up.
+        """
+        ...
+
+
 class Transport(Protocol):
     """A live, authenticated link. Who speaks on it is `remote`, never what a payload says."""
 
@@ -96,6 +117,8 @@ class Transport(Protocol):
     peer_keeps: bool
     """Whether the peer said, with a ping, that its label for it is not "ephemeral"."""
     remote_hello: Hello
+    host: str
+    """The other end's host as the network shows it; empty where that has no name."""
     opened_at: float
     rtt_s: float | None
     bytes_sent: int

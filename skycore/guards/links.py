@@ -89,6 +89,7 @@ class Link:
         label: str,
         first_ping_s: float,
         ping_interval_s: float,
+        host: str = "",
     ) -> None:
         now = owner.clock.now()
         self.id = link_id
@@ -97,6 +98,7 @@ class Link:
         self.dialled = dialled
         self.label = label
         self.remote_hello: Hello = channel.hello
+        self.host = host
         self.opened_at = now
         self.rtt_s: float | None = None
         self.bytes_sent = 0

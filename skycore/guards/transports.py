@@ -33,6 +33,7 @@ from skycore.contracts.transport import (
     Addresses,
     Listener,
     PacketHandler,
+    RelayType,
     Transport,
     TransportDown,
     Transports,
@@ -94,6 +95,11 @@ class TransportsSettings(PluginSettings):
     """Keys in the address book."""
 
 
+def relays_last(types: Sequence[TransportType]) -> Sequence[TransportType]:
+    """Return the types in order of preference: direct ones by their plugins' names, then relays."""
+    return sorted(types, key=lambda one: isinstance(one, RelayType))
+
+
 def _stronger(one: str, other: str) -> str:
     return max(one, other, key=LABELS.index)
 
@@ -120,7 +126,7 @@ class TransportManager:
         self.counters: Counter[str] = self.refusals.counters
         """What happened since the start: accepted, handshakes failed, dials failed and so on."""
         self._settings = settings
-        self._types = {one.name: one for one in types}
+        self._types = {one.name: one for one in relays_last(types)}
         self._security = security
         self._own = identity.public
         self._events = events
@@ -156,7 +162,9 @@ class TransportManager:
             self.counters,
             listening=self.listening,
             learn=self._learn,
-            welcome=lambda kind, label, channel: self._admit(kind, True, label, channel),
+            welcome=lambda kind, label, channel, host: self._admit(
+                kind, True, label, channel, host
+            ),
             known_limit_s=settings.dial_limit_s / 2,
         )
 
@@ -281,7 +289,9 @@ class TransportManager:
         listening = as_seen(channel.hello.listening[:HELLO_ADDRESSES_MAX], host)
         self.addresses.learn(Contact(channel.remote, listening))
 
-    def _admit(self, kind: str, dialled: bool, label: str, channel: SecureChannel) -> Link:
+    def _admit(
+        self, kind: str, dialled: bool, label: str, channel: SecureChannel, host: str
+    ) -> Link:
         """Make the link and give it its place and its task. Nothing here waits.
 
         Raises `TransportError` where there is no place.
@@ -298,6 +308,7 @@ class TransportManager:
             label=label,
             first_ping_s=self._dice.uniform(0.0, interval),
             ping_interval_s=interval,
+            host=host,
         )
         self._table.admit(link)
         self._tasks.start_soon(link.run)
@@ -315,7 +326,7 @@ class TransportManager:
 
         def welcome(channel: SecureChannel, host: str) -> None:
             self._learn(channel, host)
-            self._admit(kind.name, False, LABELS[0], channel)
+            self._admit(kind.name, False, LABELS[0], channel, host)
 
         side = self.inbounds[kind.name] = Inbound(
             kind,
@@ -363,7 +374,9 @@ async def open_transports(
             raise PluginConflictError(f"two transport types are called {name!r}")
     async with AsyncExitStack() as stack:
         # bound before there is a task group: a taken port is then an error and not a group of one
-        bound = [(kind, await stack.enter_async_context(kind.listen())) for kind in types]
+        bound = [
+            (kind, await stack.enter_async_context(kind.listen())) for kind in relays_last(types)
+        ]
         tasks = await stack.enter_async_context(anyio.create_task_group())
         manager = TransportManager(
             settings, types, security, identity, clock, entropy, events, tasks, sources

@@ -19,6 +19,10 @@ class PacketType(IntEnum):
     TRANSPORT_PONG = 9
     DHT = 12
     VISOR_RPC = 14
+    DMSG_SERVER = 128
+    """What a node says to a DMSG server: attach, dial."""
+    DMSG_CLIENT = 129
+    """What a DMSG server says to an attached client: dials for it."""
 
 
 class DhtMethod(IntEnum):
@@ -39,5 +43,7 @@ class DhtMethod(IntEnum):
 class Port(IntEnum):
     """DMSG ports of the services that also speak over packets."""
 
+    TRANSPORT = 45
+    """Transports over relays."""
     VISOR_RPC = 65
     DHT = 100

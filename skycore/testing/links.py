@@ -60,6 +60,7 @@ class MemoryTransport:
         self.label = label
         self.peer_keeps = False
         self.remote_hello = Hello(1, (), remote, 0, bytes(16))
+        self.host = ""
         self.opened_at = 0.0
         self.rtt_s: float | None = None
         self.bytes_sent = 0
