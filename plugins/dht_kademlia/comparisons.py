@@ -63,7 +63,8 @@ class Comparisons:
             )
         salts: set[bytes] = set()
         for source in named:
-            salts |= source.salts or {one.salt for one in self._namespaces}
+            declared = {one.salt for one in self._namespaces}
+            salts |= declared if source.salts is None else source.salts
         return sorted(salts)
 
     async def compare(self, name: str, salt: bytes, progress: Progress | None = None) -> Compared:

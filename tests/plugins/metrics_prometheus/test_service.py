@@ -246,6 +246,35 @@ async def test_c45_requests_health_and_what_other_parts_count():
         assert full.node
 
 
+async def test_c45_c46_what_differs_between_a_service_and_the_dht_is_a_number():
+    """At the service, and at a full node that knows both sides; and which side carries a visor."""
+    async with World(seed=12) as world:
+        served = {
+            **ON,
+            "node": {
+                "enable": [*ON["node"]["enable"], "registry_sqlite", "discovery_transport_server"]
+            },
+        }
+        service = await world.full_node(served)
+        both = {
+            **ON,
+            "node": {"enable": [*ON["node"]["enable"], "discovery_transport"]},
+            "discovery_transport": {"url": f"http://{service.address}:9080/tpd"},
+            "dht_kademlia": {"compare_interval_s": 60.0},
+        }
+        full = await world.full_node(both)
+        await anyio.sleep(150)
+        seen = await scrape(service)
+        for field in ("differences", "feed_waiting", "feed_lag_s", "take_subjects", "take_broken"):
+            row = f"skycore_part_number{{field={field},part=transport_discovery}}"
+            assert seen[row] == 0, field
+        seen = await scrape(full)
+        assert seen["skycore_part_number{field=http_differences,part=dht}"] == 0
+        assert seen["skycore_part_number{field=http_troubles,part=dht}"] == 0
+        assert seen["skycore_part_number{field=http_compared_s_ago,part=dht}"] < 120
+        assert [name for name in seen if "part=transport_registration" in name]
+
+
 async def test_who_is_not_listed_reads_nothing():
     async with World(seed=10) as world:
         closed = {**ON, "metrics_prometheus": {"allow": ["192.168.0.0/16"]}}
