@@ -46,6 +46,7 @@ class Comparisons:
         self._found: dict[bytes, Compared] = {}
         self._troubles: dict[bytes, str] = {}
         self._compared_at: float | None = None
+        self._turn = anyio.Lock()
 
     # --- on demand -------------------------------------------------------------------------------
 
@@ -68,14 +69,13 @@ class Comparisons:
         return sorted(salts)
 
     async def compare(self, name: str, salt: bytes, progress: Progress | None = None) -> Compared:
-        """Compare the DHT with a source. Raises a SkycoreError where one of them cannot say."""
-        return await compare(
-            self._source(HERE, salt),
-            self._source(name, salt),
-            salt,
-            self._namespaces,
-            progress=progress,
-        )
+        """Compare the DHT with a source. Raises a SkycoreError where one of them cannot say.
+
+        One comparison at a time: whoever asks for many makes himself wait, and not the services.
+        """
+        here, there = self._source(HERE, salt), self._source(name, salt)
+        async with self._turn:
+            return await compare(here, there, salt, self._namespaces, progress=progress)
 
     def _source(self, name: str, salt: bytes) -> EntrySource:
         for source in self._sources:
