@@ -1,4 +1,4 @@
-"""What this node has published for others under a salt, and still stands: read from its own store.
+"""What is published for others under a salt and still stands, read from this node's own store.
 
 Why the store and not a memory of what was sent: what counts is what readers get (C46), after a
 restart too, and records that an earlier run published and nobody lists any more are found nowhere
@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from skycore.contracts.store import ChangeFilter, Items
 from skycore.errors import CursorInvalidError, MissingBlocksError
-from skycore.model.items import Cursor, Kind, StoredItem
+from skycore.model.items import Cursor, ItemClass, Kind, StoredItem
 
 __all__ = ["PublishedSubjects", "digest_of"]
 
@@ -35,12 +35,14 @@ class _Row(NamedTuple):
     item_digest: bytes
     value_digest: bytes
     until_s: int
+    is_ours: bool
 
 
 class PublishedSubjects:
-    """The records of other subjects that this node signed: digest of the value, by subject.
+    """The mirrored records of other subjects: digest of the value, by subject.
 
-    Bounded by the store's quota for what one key may sign for others.
+    Another service's count, too: of two that share a registry and feed the same store, the record
+    of whoever signed last stands, and it says the same. Bounded by the store's quotas.
     """
 
     def __init__(self, items: Items, salt: bytes, own: bytes) -> None:
@@ -68,15 +70,17 @@ class PublishedSubjects:
         while True:
             page = await self._items.changes(cursor, self._wanted, PAGE_ITEMS, PAGE_BYTES)
             for stored in page.entries:
-                if stored.item.signer == self._own and stored.item.subject != self._own:
-                    rows[stored.item.subject] = await self._row(stored)
+                is_ours = stored.item.signer == self._own
+                is_mirrored = is_ours or stored.item_class == ItemClass.MIRROR
+                if is_mirrored and stored.item.subject != self._own:
+                    rows[stored.item.subject] = await self._row(stored, is_ours=is_ours)
             cursor = page.cursor
             if not page.has_more:
                 break
             await anyio.lowlevel.checkpoint()
         self._rows, self._cursor = rows, cursor
 
-    async def _row(self, stored: StoredItem) -> _Row:
+    async def _row(self, stored: StoredItem, *, is_ours: bool) -> _Row:
         known = self._rows.get(stored.item.subject)
         if known is not None and known.item_digest == stored.digest:
             return known._replace(until_s=stored.until)  # prolonged, that is all
@@ -86,7 +90,7 @@ class PublishedSubjects:
                 value = await self._items.value(stored)
             except MissingBlocksError:  # nobody can read it: that is like no record
                 value = None
-        return _Row(stored.digest, digest_of(value), stored.until)
+        return _Row(stored.digest, digest_of(value), stored.until, is_ours)
 
     def digest(self, subject: bytes, now_s: int) -> bytes:
         """Return the digest of what stands of a subject; empty: nothing, or it is deleted."""
@@ -94,5 +98,9 @@ class PublishedSubjects:
         return row.value_digest if row is not None and row.until_s > now_s else b""
 
     def subjects(self, now_s: int) -> Collection[bytes]:
-        """Return whose records stand, as of the last look."""
-        return [s for s, row in self._rows.items() if row.value_digest and row.until_s > now_s]
+        """Return for whom a record of ours stands, as of the last look."""
+        return [
+            subject
+            for subject, row in self._rows.items()
+            if row.is_ours and row.value_digest and row.until_s > now_s
+        ]

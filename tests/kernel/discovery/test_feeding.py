@@ -79,8 +79,9 @@ class FlakyMirror(PeersMirror):
 class Side:
     """A server's directory and the node around it, and the peer that its mirror writes to."""
 
-    def __init__(self, clock):
+    def __init__(self, clock, me=ME):
         self.clock = clock
+        self.me = me
         self.registry = DictRegistry(clock)
         self.files = MemoryFiles()
         self.namespaces = Namespaces(ALL)
@@ -118,16 +119,24 @@ class Side:
     @asynccontextmanager
     async def feeding(self, *, salts=(SALT,), make_body=body_of, sweep_s=5.0, verify_s=60.0):
         """Run the feeding; leave it and enter again for a restart."""
-        tokens = [make_delegation(NETWORK, AUTHORITY, ME.public, salt, UNTIL) for salt in salts]
+        tokens = [
+            make_delegation(NETWORK, AUTHORITY, self.me.public, salt, UNTIL) for salt in salts
+        ]
         settings = PublisherSettings(delegations=tuple(map(encode_delegation, tokens)))
         async with (
             open_publisher(
-                settings, ME, self.own, Live(self.mirrors), self.namespaces, self.clock, self.files
+                settings,
+                self.me,
+                self.own,
+                Live(self.mirrors),
+                self.namespaces,
+                self.clock,
+                self.files,
             ) as publisher,
             open_directory(self.registry, TABLE, self.clock, sweep_s=sweep_s) as self.directory,
         ):
             outlet = Outlet(
-                publisher, self.own, Live(self.mirrors), self.namespaces, ME, self.clock,
+                publisher, self.own, Live(self.mirrors), self.namespaces, self.me, self.clock,
                 SeededEntropy(),
             )  # fmt: skip
             async with open_feeding(
@@ -407,3 +416,22 @@ async def test_without_a_mirror_it_is_said(side):
         await anyio.sleep(65)
         assert await side.standing() == {key("alice"): [1]}
         assert "feed_note" not in feeding.status_fields()
+
+
+async def test_two_services_on_one_registry_and_one_store_do_not_quarrel(side):
+    other = Side(side.clock, identity("other server", NETWORK))
+    other.registry, other.own, other.peer = side.registry, side.own, side.peer
+    other.mirrors = side.mirrors
+    async with side.feeding() as one, other.feeding() as two:
+        await side.tell(*(listing(f"visor{n}", n + 1, lifetime_s=3_600) for n in range(20)))
+        await anyio.sleep(200)
+        sent = side.mirror.items_sent
+        await anyio.sleep(1_500)
+        assert side.mirror.items_sent == sent, "neither signs what the other has said already"
+        await one.verify()
+        await two.verify()
+        assert (one.differences, two.differences) == (0, 0)
+        await other.tell(listing("visor3"), listing("visor4", 9, lifetime_s=3_600))
+        await anyio.sleep(130)
+        assert await side.standing() == side.listed() == other.listed()
+        assert (one.differences, two.differences) == (0, 0)
