@@ -18,6 +18,7 @@ SERVER = (
     '"discovery_service_server"]',
     "http_server.listen=127.0.0.1:0",
     "discovery_address_server.private_addresses=true",
+    "discovery_address.publish=false",
     "transport_stcpr.listen=127.0.0.1:0",
     "dht_kademlia.bootstrap=[]",
 )
@@ -52,7 +53,6 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NodeProce
         url = url_of(server)
         for visor in (alice, bob):
             visor.start(
-                'node.enable=["http_client","discovery_address","discovery_service"]',
                 f'discovery_address.url="{url}/ar"',
                 f'discovery_service.url="{url}/sd"',
                 'discovery_service.services=[{type="vpn",port=44},{type="skysocks",port=3}]',

@@ -52,6 +52,7 @@ class Deployment:
             {
                 "node": {"enable": [*enable, "discovery_service_server"]},
                 "discovery_address_server": {"private_addresses": True},
+                "discovery_address": {"publish": False},
                 "http_server": {"listen": ":9080", "requests_per_minute": 0},
             },
         )
@@ -62,7 +63,7 @@ class Deployment:
         ]
         self.server.settings["publisher"] = {"delegations": tokens}
         await self.world.start(self.server)
-        self.reader = await self.world.full_node()
+        self.reader = await self.world.full_node({"discovery_address": {"publish": False}})
         return self
 
     async def visor(self, services=TWO, *, url=True, publish=True):
