@@ -362,9 +362,10 @@ def test_a_tombstone_reaches_all_and_stays(virtual, make_network, make):
 
 
 def test_the_plugin_declares_its_parts():
+    from dht_kademlia.comparisons import Comparisons
     from dht_kademlia.node import Kademlia
 
-    provider, _ = skycore_services()
-    assert provider.contract is Kademlia
+    node, comparisons, _ = skycore_services()
+    assert (node.contract, comparisons.contract) == (Kademlia, Comparisons)
     assert skycore_settings().model_fields
     assert len(skycore_dht()) == 1
