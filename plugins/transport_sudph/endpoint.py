@@ -29,6 +29,7 @@ __all__ = ["UdpEndpoint"]
 
 log = logging.getLogger(__name__)
 
+ROUNDING_S: Final = 1e-6
 LINGER_S: Final = 5.0
 """How long what was written before a close is still sent."""
 BACKLOG_MAX: Final = 64
@@ -124,7 +125,7 @@ class UdpEndpoint:
 
     async def _keep_time(self) -> None:
         while True:
-            now = self._clock.now()
+            now = self._clock.now() + ROUNDING_S  # what is due at a time is due when it has come
             while self._timers and self._timers[0][0] <= now:
                 when, _, seat = heapq.heappop(self._timers)
                 if when == seat.timer_at and seat.link in self._seats:
