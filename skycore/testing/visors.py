@@ -8,6 +8,7 @@ a network can be asked afterwards whether it says the same: nothing missing, not
 from __future__ import annotations
 
 import base64
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -74,6 +75,8 @@ class SimulatedVisor:
         self.port = 0
         """Of its stcpr listener; 0: none."""
         self.clients: dict[str, SignedClient] = {}
+        self.turn = anyio.Lock()
+        """Whose it is says or takes back something: never both at once."""
         self._sequence = 0
 
     def link(self, other: PubKey, kind: str, label: str = "automatic") -> None:
@@ -81,6 +84,11 @@ class SimulatedVisor:
         t_id = transport_id(self.who.public, other, kind)
         low, high = sorted((self.key, other.hex()))
         self.transports[t_id] = TransportEntry(t_id, (low, high), kind, label)
+
+    @property
+    def says(self) -> tuple[object, ...]:
+        """Return what tells one state of it from another."""
+        return self.transports, self.services, self.delegated, self.server, self.port
 
     def dmsg_entry(self, now_ns: int, *, deletes: bool = False) -> DmsgEntry:
         """Return its entry, signed now."""
@@ -133,7 +141,7 @@ class SimulatedFleet:
         self.visors = {visor.key: visor for visor in visors}
         self.served = frozenset(served)
         self.requests = 0
-        self._http, self._url, self._clock, self._namespaces = http, url, clock, namespaces
+        self.http, self._url, self._clock, self._namespaces = http, url, clock, namespaces
 
     # --- what visors do --------------------------------------------------------------------------
 
@@ -141,11 +149,31 @@ class SimulatedFleet:
         """Let visors (None: all) say everything. Raises `HttpError`, `RequestRefusedError`."""
         await self._each(self.visors.values() if visors is None else visors, self._register)
 
+    async def keep(self, pause_s: float) -> None:
+        """Repeat everything for ever, as visors do; a service that is away is asked again."""
+        while True:
+            with contextlib.suppress(SkycoreError):
+                await self.register()
+            await anyio.sleep(pause_s)
+
     async def leave(self, visors: Iterable[SimulatedVisor]) -> None:
         """Let visors take back what they said, and forget them. Raises as `register`."""
         gone = list(visors)
-        await self._each(gone, self._leave)
         self.forget(gone)
+        await self._each(gone, self._leave)
+
+    async def replace(self, visors: Iterable[SimulatedVisor]) -> None:
+        """Let the fleet be these: others leave, new ones come, who changed says so.
+
+        Raises as `register`.
+        """
+        wanted = {visor.key: visor for visor in visors}
+        await self.leave([v for key, v in self.visors.items() if key not in wanted])
+        changed = [v for v in self.visors.values() if v.says != wanted[v.key].says]
+        await self._each(changed, lambda v: self._become(v, wanted[v.key]))
+        came = [visor for key, visor in wanted.items() if key not in self.visors]
+        self.visors |= {visor.key: visor for visor in came}
+        await self.register([*changed, *came])
 
     def forget(self, visors: Iterable[SimulatedVisor]) -> None:
         """Let visors die: what they listed must end by itself."""
@@ -154,11 +182,14 @@ class SimulatedFleet:
 
     async def unlink(self, visor: SimulatedVisor, ids: Sequence[uuid.UUID]) -> None:
         """Let a visor delete some of its transports. Raises as `register`."""
-        for t_id in ids:
-            visor.transports.pop(t_id, None)
-        await self._signed(visor, "tp", "POST", "/transports/delete-batch", ids)
+        async with visor.turn:
+            for t_id in ids:
+                visor.transports.pop(t_id, None)
+            await self._signed(visor, "tp", "POST", "/transports/delete-batch", ids)
 
     async def _register(self, visor: SimulatedVisor) -> None:
+        if visor.key not in self.visors:  # it left before its turn came
+            return
         if visor.transports:
             rows = list(visor.transports.values())
             await self._signed(visor, "tp", "POST", "/v3/transports/", rows)
@@ -171,16 +202,21 @@ class SimulatedFleet:
             await self._entry(visor, "POST")
 
     async def _leave(self, visor: SimulatedVisor) -> None:
-        if visor.transports:
-            ids = list(visor.transports)
+        await self._become(visor, SimulatedVisor(visor.who))
+
+    async def _become(self, visor: SimulatedVisor, other: SimulatedVisor) -> None:
+        """Take back what another state of a visor lacks, and be in that state."""
+        if ids := sorted(visor.transports.keys() - other.transports.keys()):
             await self._signed(visor, "tp", "POST", "/transports/delete-batch", ids)
-        for service in visor.services:
+        for service in () if other.services else visor.services:
             path = f"/api/services/{service.address}?type={service.type}"
             await self._signed(visor, "svc", "DELETE", path)
-        if visor.port:
+        if visor.port and not other.port:
             await self._signed(visor, "addr", "DELETE", "/bind/stcpr")
-        if visor.delegated or visor.server:
+        if (visor.delegated or visor.server) and not (other.delegated or other.server):
             await self._entry(visor, "DELETE")
+        for name in ("transports", "services", "port", "delegated", "server"):
+            setattr(visor, name, getattr(other, name))
 
     async def _signed(
         self, visor: SimulatedVisor, salt: str, method: str, path: str, body: Any = None
@@ -189,7 +225,7 @@ class SimulatedFleet:
             return
         client = visor.clients.get(salt)
         if client is None:
-            client = SignedClient(self._http, visor.who, self._url + PREFIXES[salt])
+            client = SignedClient(self.http, visor.who, self._url + PREFIXES[salt])
             visor.clients[salt] = client
         content = b"" if body is None else msgspec.json.encode(body)
         self.requests += 1
@@ -202,7 +238,7 @@ class SimulatedFleet:
         url = f"{self._url}{PREFIXES['dmsg']}/dmsg-discovery/entry"
         self.requests += 1
         body = dmsg_entry.encode(entry)
-        return accepted(await self._http.request(method, url, body=body))
+        return accepted(await self.http.request(method, url, body=body))
 
     async def _each(
         self,
@@ -214,7 +250,7 @@ class SimulatedFleet:
         troubles: list[SkycoreError] = []
 
         async def one(visor: SimulatedVisor) -> None:
-            async with turns:
+            async with turns, visor.turn:
                 if not troubles:
                     try:
                         await do(visor)
