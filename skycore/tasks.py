@@ -15,10 +15,29 @@ import anyio
 
 from skycore.errors import SkycoreError
 
-__all__ = ["backoff_s", "each_of", "every", "retry"]
+__all__ = ["Ending", "backoff_s", "each_of", "every", "retry"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+class Ending:
+    """Knows whether the tasks of a group are being cancelled: then none may be begun there.
+
+    Why: the goodbye of another part, shielded from the cancellation that ends the whole node, may
+    still ask for work. anyio tells a task that is begun then nothing of the cancellation, but lets
+    it wait for it at every checkpoint, for ever. Start `watch` in the group, and ask `is_over`.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    async def watch(self) -> None:
+        """Wait to be cancelled, and note it."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.is_over = True
 
 
 def backoff_s(attempt: int, first_s: float, longest_s: float, dice: random.Random) -> float:

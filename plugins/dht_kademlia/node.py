@@ -43,6 +43,7 @@ from skycore.model.items import MutableItem
 from skycore.model.keys import short
 from skycore.model.limits import CALL_TIMEOUT_S
 from skycore.model.numbers import DhtMethod
+from skycore.tasks import Ending
 
 __all__ = ["SETTLE", "Kademlia", "PeerChanged", "Stats"]
 
@@ -130,6 +131,8 @@ class Kademlia:
         self.joined_s = clock.now()
         """When somebody answered us for the first time after there was nobody."""
         self._tasks = TaskPool(tasks)
+        self._ending = Ending()
+        tasks.start_soon(self._ending.watch)
         self.publish = publish
         self._background = 0
         self._lookups = anyio.Semaphore(LOOKUPS_MAX, fast_acquire=True)
@@ -189,7 +192,7 @@ class Kademlia:
 
     def later(self, work: Callable[..., Awaitable[object]], *args: object) -> bool:
         """Do something in the background, unless too much is going on there already."""
-        if self._background >= BACKGROUND_MAX:
+        if self._background >= BACKGROUND_MAX or self._ending.is_over:
             return False
         self._background += 1
         self._tasks.start(self._run, work, args)

@@ -23,7 +23,7 @@ from skycore.contracts.runtime import Clock
 from skycore.errors import DialError, SkycoreError
 from skycore.guards.links import Link
 from skycore.model.keys import PubKey, short
-from skycore.tasks import backoff_s
+from skycore.tasks import Ending, backoff_s
 
 __all__ = ["Dial", "Dials"]
 
@@ -99,6 +99,8 @@ class Dials:
         self._longest_s = longest_s
         self._flying: dict[bytes, Dial] = {}
         self._failures: dict[bytes, _Failure] = {}
+        self.ending = Ending()
+        """To be watched among the tasks: once they are cancelled, no dial is begun."""
 
     @property
     def in_flight(self) -> int:
@@ -121,6 +123,8 @@ class Dials:
 
         A person who asks ("user") is never told to wait for a back-off.
         """
+        if self.ending.is_over:
+            raise DialError("this node stops")
         dial = self._flying.get(remote)
         if dial is None:
             if label != "user":

@@ -142,7 +142,7 @@ class TransportManager:
             ephemeral_idle_s=settings.ephemeral_idle_s,
             on_up=self._up,
         )
-        self._dials = Dials(
+        self.dials = Dials(
             self._dial,
             tasks,
             clock,
@@ -152,7 +152,7 @@ class TransportManager:
             first_s=settings.dial_backoff_first_s,
             longest_s=settings.dial_backoff_longest_s,
         )
-        self._book = AddressBook(keys_max=settings.addresses_max, on_new=self._dials.clear)
+        self._book = AddressBook(keys_max=settings.addresses_max, on_new=self.dials.clear)
         self.addresses: Addresses = self._book
         self._outbound = Outbound(
             self._types,
@@ -197,7 +197,7 @@ class TransportManager:
         link = self._table.find(remote)
         if link is None:
             self._outbound.check_known(remote, look_up=look_up)
-            made = await self._dials.join(remote, label, _stronger, look_up=look_up)
+            made = await self.dials.join(remote, label, _stronger, look_up=look_up)
             link = self._table.find(remote)
             if link is None:
                 raise DialError(f"the transport to {short(remote)} was lost at once: {made.closed}")
@@ -272,7 +272,7 @@ class TransportManager:
             "transport up pk=%s type=%s dialled=%s label=%s",
             *(short(link.remote), link.type, link.dialled, link.label),
         )
-        self._dials.clear(link.remote)
+        self.dials.clear(link.remote)
         self._events.publish(TransportUp(link.id, link.remote, link.type, link.dialled, link.label))
         self._changed(link, up=True)
 
@@ -386,6 +386,7 @@ async def open_transports(
         sides = [manager.inbound(kind, listener) for kind, listener in bound]
         for side in sides:  # all addresses are known before anybody is told them
             tasks.start_soon(side.run, lifecycle, tasks)
+        tasks.start_soon(manager.dials.ending.watch)
         tick_s = settings.ping_interval_s / PING_TICKS
         tasks.start_soon(partial(every, tick_s, manager.look_after, name="links", at_once=False))
         try:

@@ -210,3 +210,21 @@ async def test_a_mistake_in_a_type_is_a_dial_error_and_no_more(caplog):
         remote.dials._work = broken
         with pytest.raises(DialError, match="KeyError"):
             await remote.join()
+
+
+async def test_s11_a_goodbye_during_the_end_of_all_tasks_is_refused_a_dial_at_once():
+    """A task begun then would never be told of the cancellation, and spin: time stood still."""
+    raised = []
+    with anyio.CancelScope() as node:
+        async with anyio.create_task_group() as tasks:
+            remote = Remote(tasks)
+            tasks.start_soon(remote.dials.ending.watch)
+            await anyio.sleep(0.1)
+            node.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.1)
+                try:
+                    await remote.join()
+                except DialError as bad:
+                    raised.append(str(bad))
+    assert raised == ["this node stops"]

@@ -658,7 +658,7 @@ class Chaos:
             for one in self.nodes:
                 assert len(one.all()) == 4 == len(one._table.open())
                 assert world.network.connections(one.host) == 4
-                assert not one._table._draining and one._dials.in_flight == 0
+                assert not one._table._draining and one.dials.in_flight == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
