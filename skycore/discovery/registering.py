@@ -17,7 +17,7 @@ import anyio
 from skycore.errors import SkycoreError
 from skycore.tasks import backoff_s
 
-__all__ = ["Registration", "RegistrationState"]
+__all__ = ["Registration", "RegistrationState", "leave_all"]
 
 log = logging.getLogger(__name__)
 SPREAD = 0.95
@@ -40,8 +40,10 @@ class Registration:
     """Repeats `register` every `interval_s`, sooner after a nudge, slower in trouble.
 
     Two rounds never overlap and begin at least `debounce_s` apart, whatever happens. `register`
-    says all that is to be said at its time, or nothing; it raises a SkycoreError in trouble. When
-    `run` is cancelled, `deregister` gets `stop_s` to take the node off the list.
+    says all that is to be said at its time, or nothing; it raises a SkycoreError in trouble.
+
+    A part that stops in good order calls `leave` after its `yield`, while all it needs still works;
+    one that is cancelled does not, and what was said ends by itself.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Registration:
         self._dice, self._name = dice, name
         self._interval_s, self._debounce_s, self._stop_s = interval_s, debounce_s, stop_s
         self._nudged = anyio.Event()
+        self._over = False
+        self._scope: anyio.CancelScope | None = None
         self._trouble, self._is_current = "", False
         self._rounds = self._failures = self._failed_in_a_row = 0
 
@@ -72,18 +76,27 @@ class Registration:
         self._nudged.set()
 
     async def run(self) -> None:
-        """Go on until cancelled, then leave."""
-        try:
-            while True:
+        """Go on until cancelled, or until `leave`."""
+        with anyio.CancelScope() as self._scope:
+            while not self._over:
                 self._nudged = anyio.Event()  # before: what changes meanwhile nudges again
                 await self._round()
                 await self._pause()
-        finally:
-            if self._rounds and self._deregister is not None:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(self._stop_s) as limit:
-                    await self._leave(self._deregister)
-                if limit.cancelled_caught:
-                    log.info("%s: taking it back took too long", self._name)
+
+    async def leave(self) -> None:
+        """End the loop, and take back what was said, in `stop_s` at most. Raises nothing."""
+        self._over = True
+        if self._scope is not None:
+            self._scope.cancel()
+        if not self._rounds or self._deregister is None:
+            return
+        with anyio.move_on_after(self._stop_s) as limit:
+            try:
+                await self._deregister()
+            except SkycoreError as bad:
+                log.info("%s: it could not be taken back error=%r", self._name, str(bad))
+        if limit.cancelled_caught:
+            log.info("%s: taking it back took too long", self._name)
 
     async def _round(self) -> None:
         self._rounds += 1
@@ -113,8 +126,9 @@ class Registration:
             await self._nudged.wait()
             await anyio.sleep(self._debounce_s)  # what changes in these seconds is said with it
 
-    async def _leave(self, deregister: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await deregister()
-        except SkycoreError as bad:
-            log.info("%s: it could not be taken back error=%r", self._name, str(bad))
+
+async def leave_all(*registrations: Registration) -> None:
+    """Let several leave at the same time."""
+    async with anyio.create_task_group() as tasks:
+        for registration in registrations:
+            tasks.start_soon(registration.leave)

@@ -22,7 +22,7 @@ from skycore.contracts.services import OwnAddress
 from skycore.contracts.status import Health, Status, StatusSource
 from skycore.contracts.transport import Transports, TransportType
 from skycore.discovery.binds import KINDS, addresses_of
-from skycore.discovery.registering import Registration
+from skycore.discovery.registering import Registration, leave_all
 from skycore.discovery.signed import SignedClient
 from skycore.errors import ConfigError
 
@@ -87,10 +87,9 @@ async def open_own(
         if transports is not None:
             tasks.start_soon(loop, own.binding)
             tasks.start_soon(loop, own.publishing)
-        try:
-            yield own
-        finally:
-            tasks.cancel_scope.cancel()
+        yield own
+        await leave_all(own.binding, own.publishing)
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

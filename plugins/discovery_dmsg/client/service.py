@@ -71,6 +71,7 @@ async def open_dmsg(
         if api is not None:
             tasks.start_soon(run)
         yield DmsgNode(api, presence)
+        await presence.loop.leave()
         tasks.cancel_scope.cancel()
 
 

@@ -20,7 +20,7 @@ from skycore.contracts.publish import Publisher
 from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle, NodeInfo
 from skycore.contracts.services import OfferedServices
 from skycore.contracts.status import Health, Status, StatusSource
-from skycore.discovery.registering import Registration
+from skycore.discovery.registering import Registration, leave_all
 from skycore.discovery.signed import SignedClient
 from skycore.errors import ConfigError
 
@@ -91,10 +91,9 @@ async def open_offers(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(loop, offers.registering)
         tasks.start_soon(loop, offers.publishing)
-        try:
-            yield offers
-        finally:
-            tasks.cancel_scope.cancel()
+        yield offers
+        await leave_all(offers.registering, offers.publishing)
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from discovery_transport.client.registrar import Registrar
 from discovery_transport.client.settings import TransportDiscoverySettings
 from skycore.contracts.runtime import Clock
 from skycore.contracts.transport import Transport
-from skycore.discovery.registering import Registration
+from skycore.discovery.registering import Registration, leave_all
 from skycore.errors import DiscoveryError, SkycoreError
 from skycore.tasks import every
 
@@ -86,13 +86,17 @@ class Carriers:
     # --- loops -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Go on until cancelled; then what was told is taken back."""
+        """Go on until cancelled."""
         async with anyio.create_task_group() as tasks:
             if self.registrar is not None:
                 tasks.start_soon(self.registration.run)
             if self.publication is not None:
                 tasks.start_soon(self.publishing.run)
             await every(LOOK_S, self._look, name="own transports")
+
+    async def leave(self) -> None:
+        """Take back what was told: the node stops."""
+        await leave_all(self.registration, self.publishing)
 
     def changed(self, transport: Transport, is_up: bool) -> None:
         """Learn that a transport came or went."""

@@ -8,18 +8,18 @@ once, when it changes, not again for every question.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import anyio
 
-from discovery_transport.client.core.entries import TP, is_sound
+from discovery_transport.client.core.entries import TP, Seen, both_sides, is_sound
 from skycore.contracts.namespace import Namespace
 from skycore.contracts.runtime import Clock
 from skycore.contracts.store import ChangeFilter, ChangePage, Items
 from skycore.errors import CursorInvalidError, SkycoreError
 from skycore.model.entries import TransportEntry
-from skycore.model.items import Cursor, Kind, StoredItem, mutable_item_target
+from skycore.model.items import Cursor, Kind, StoredItem
 from skycore.model.limits import PAGE_BYTES_MAX, PAGE_ITEMS_MAX
 from skycore.tasks import every
 
@@ -40,6 +40,14 @@ class Held(NamedTuple):
     until_s: int
 
 
+class _Whole(NamedTuple):
+    """All transports, as long as no record changes or ends."""
+
+    seen: Mapping[uuid.UUID, Seen]
+    since_s: int
+    until_s: float
+
+
 class TransportIndex:
     """Follows the store's records under tp while `run` goes on. Reading never waits."""
 
@@ -48,6 +56,7 @@ class TransportIndex:
         self._slots: dict[bytes, dict[int, Held]] = {}
         self._having: dict[uuid.UUID, set[bytes]] = {}
         self._loaded = anyio.Event()
+        self._whole: _Whole | None = None
         self.decoded = 0
         """How many records were read since the start."""
 
@@ -57,24 +66,28 @@ class TransportIndex:
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def lists(self) -> Iterator[tuple[str, tuple[TransportEntry, ...]]]:
-        """Yield (who lists, what) of every live record: of a subject the highest class counts."""
-        for target in tuple(self._slots):
-            if (held := self._best(target)) is not None:
-                yield held.subject.hex(), held.entries
+    def whole(self) -> Mapping[uuid.UUID, Seen]:
+        """Return every transport by id: of a subject the live record of the highest class counts.
 
-    def of(self, subject: bytes) -> Held | None:
-        """Return the live record of a subject."""
-        return self._best(mutable_item_target(subject, TP))
+        Put together once for each state: until a record changes, or the first of them ends.
+        """
+        now_s = self._clock.wall_s()
+        if self._whole is None or not self._whole.since_s <= now_s <= self._whole.until_s:
+            live = [held for target in self._slots if (held := self._best(target)) is not None]
+            until_s = min((held.until_s for held in live), default=now_s + AGAIN_S)
+            seen = both_sides((held.subject.hex(), held.entries) for held in live)
+            self._whole = _Whole(seen, now_s, until_s)
+        return self._whole.seen
 
-    def having(self, t_id: uuid.UUID) -> Sequence[tuple[str, tuple[TransportEntry, ...]]]:
-        """Return who lists a transport, and their entry of it."""
-        found = []
-        for target in self._having.get(t_id, ()):
-            if (held := self._best(target)) is not None:
-                mine = tuple(entry for entry in held.entries if entry.t_id == t_id)
-                found.append((held.subject.hex(), mine))
-        return [one for one in found if one[1]]
+    def one(self, t_id: uuid.UUID) -> Seen | None:
+        """Return one transport."""
+        live = [self._best(target) for target in self._having.get(t_id, ())]
+        lists = [
+            (held.subject.hex(), [entry for entry in held.entries if entry.t_id == t_id])
+            for held in live
+            if held is not None
+        ]
+        return both_sides(lists).get(t_id)
 
     def _best(self, target: bytes) -> Held | None:
         now_s = self._clock.wall_s()
@@ -148,6 +161,7 @@ class TransportIndex:
     def _note(
         self, target: bytes, old: Sequence[TransportEntry], new: Sequence[TransportEntry]
     ) -> None:
+        self._whole = None
         for entry in new:
             self._having.setdefault(entry.t_id, set()).add(target)
         kept = {e.t_id for held in self._slots.get(target, {}).values() for e in held.entries}

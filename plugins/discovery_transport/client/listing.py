@@ -14,7 +14,7 @@ from typing import Final, Literal
 import anyio
 import msgspec
 
-from discovery_transport.client.core.entries import Seen, both_sides
+from discovery_transport.client.core.entries import Seen
 from discovery_transport.client.index import TransportIndex
 from discovery_transport.client.source import HttpTransports
 from skycore.contracts.access import Level
@@ -152,8 +152,11 @@ class ListingMethods:
             await index.wait_loaded()
         if limit.cancelled_caught:
             raise DiscoveryError("the store has not been read to its end yet", hint="ask again")
-        lists = index.lists() if wanted.id is None else index.having(wanted.id)
-        return _Answer(both_sides(lists), self._dht.lag_s or 0.0, not lacks, lacks)
+        found: Found = index.whole()
+        if wanted.id is not None:
+            one = index.one(wanted.id)
+            found = {wanted.id: one} if one else {}
+        return _Answer(found, self._dht.lag_s or 0.0, not lacks, lacks)
 
     async def _from_http(self, wanted: _Wanted) -> _Answer:
         if wanted.id is None:

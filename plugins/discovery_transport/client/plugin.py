@@ -22,13 +22,10 @@ class _Client:
     @hookimpl
     def skycore_services(self) -> Any:
         """The service as this node asks it, and the loops that make its transports known."""
-        from discovery_transport.client import carriers, service
+        from discovery_transport.client.service import PROVIDED
         from skycore import Provider
 
-        return [
-            Provider(service.TransportService, service.open_service),
-            Provider(carriers.Carriers, service.open_carriers),
-        ]
+        return [Provider(contract, factory) for contract, factory in PROVIDED.items()]
 
     @hookimpl
     def skycore_discovery(self) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
 
 import anyio
 
@@ -28,8 +29,10 @@ from skycore.contracts.store import Items
 from skycore.contracts.transport import Transports
 from skycore.discovery.signed import SignedClient
 from skycore.errors import ConfigError
+from skycore.hookspecs import Factory
 
 __all__ = [
+    "PROVIDED",
     "TransportService",
     "open_carriers",
     "open_listing",
@@ -99,10 +102,9 @@ async def open_carriers(
         async with anyio.create_task_group() as tasks:
             if transports is not None:
                 tasks.start_soon(run)
-            try:
-                yield carriers
-            finally:
-                tasks.cancel_scope.cancel()
+            yield carriers
+            await carriers.leave()
+            tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -159,3 +161,10 @@ class _Status:
 async def open_status(carriers: Carriers, service: TransportService) -> AsyncIterator[StatusSource]:
     """Say who carries."""
     yield _Status(carriers, service)
+
+
+PROVIDED: Final[Mapping[type, Factory[Any]]] = {
+    TransportService: open_service,
+    Carriers: open_carriers,
+}
+"""Contracts of this plugin alone, and who makes them."""

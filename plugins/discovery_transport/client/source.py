@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from discovery_transport.client.core.entries import TP, Seen, both_sides
+from discovery_transport.client.core.entries import TP, Seen, both_sides, is_sound
 from discovery_transport.client.registrar import read_entries
 from skycore.contracts.discovery import Record, Records
 from skycore.contracts.http import HttpResponse
@@ -147,6 +147,8 @@ def _seen(rows: Iterable[_Row]) -> tuple[Mapping[uuid.UUID, Seen], int]:
     unplaced: dict[uuid.UUID, Seen] = {}
     for row in rows:
         entry = TransportEntry(row.t_id, row.edges, row.type, row.label)
+        if not is_sound(entry):
+            continue
         if not row.one_sided:
             lists += [(edge, [entry]) for edge in set(row.edges)]
         elif row.listed_by in row.edges:

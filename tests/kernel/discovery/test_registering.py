@@ -9,7 +9,7 @@ import random
 import anyio
 import pytest
 
-from skycore.discovery.registering import Registration
+from skycore.discovery.registering import Registration, leave_all
 from skycore.errors import DiscoveryError
 from skycore.testing.loop import simulate
 
@@ -53,10 +53,12 @@ def run(server, for_s, *nudges, seed=1, **options):
                 await anyio.sleep(at_s - anyio.current_time())
                 loop.nudge()
 
-        with anyio.move_on_after(for_s):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(nudge_all)
-                tasks.start_soon(loop.run)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(nudge_all)
+            tasks.start_soon(loop.run)
+            await anyio.sleep(for_s)
+            await loop.leave()
+            tasks.cancel_scope.cancel()
 
     simulate(main)
     return made[0]
@@ -123,12 +125,38 @@ def test_leaving_ends_after_two_seconds_whatever_the_server_does():
 
     async def main():
         loop = Registration(server.register, server.leave, dice=random.Random(1), name="tests")
-        with anyio.move_on_after(10):
-            await loop.run()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(loop.run)
+            await anyio.sleep(10)
+            await leave_all(loop)
         ended.append(anyio.current_time())
 
     simulate(main)
-    assert server.left_at == [10] and ended == [12]
+    assert server.left_at == [10] and ended == [12], "and the loop is over"
+
+
+def test_one_that_is_cancelled_says_nothing_more():
+    server = Server()
+
+    async def main():
+        loop = Registration(server.register, server.leave, dice=random.Random(1), name="tests")
+        with anyio.move_on_after(10):
+            await loop.run()
+
+    simulate(main)
+    assert server.asked_at == [0] and server.left_at == []
+
+
+def test_one_that_never_began_has_nothing_to_take_back():
+    server = Server()
+
+    async def main():
+        loop = Registration(server.register, server.leave, dice=random.Random(1), name="tests")
+        await loop.leave()
+        await loop.run()
+
+    simulate(main)
+    assert server.asked_at == server.left_at == []
 
 
 def test_a_server_that_refuses_to_let_go_is_no_error():

@@ -35,33 +35,30 @@ def own_entry(own: str, remote: str, t_id: uuid.UUID, kind: str, label: str) -> 
 
 
 def both_sides(lists: Iterable[tuple[str, Iterable[TransportEntry]]]) -> Mapping[uuid.UUID, Seen]:
-    """Return each transport once, by id, from lists of (who lists them, entries).
+    """Return each transport once, by id, from lists of (who lists them, sound entries).
 
-    An entry that its lister is no edge of does not count, nor one whose id is not that of its edges
-    and type: nobody takes a transport away from its edges by naming its id.
+    An entry that its lister is no edge of does not count. The word of the smaller key is shown.
     """
-    found: dict[uuid.UUID, tuple[TransportEntry, set[str]]] = {}
+    found: dict[uuid.UUID, tuple[TransportEntry, list[str]]] = {}
     for lister, entries in sorted(lists, key=lambda one: one[0]):
         for entry in entries:
             if lister not in entry.edges:
                 continue
             held = found.get(entry.t_id)
-            if held is not None:
-                if _same(held[0], entry):
-                    held[1].add(lister)
-            elif is_sound(entry):
-                found[entry.t_id] = (entry, {lister})
+            if held is None:
+                found[entry.t_id] = (entry, [lister])
+            elif lister != held[1][0]:
+                held[1].append(lister)
     return {t_id: Seen(entry, frozenset(by)) for t_id, (entry, by) in found.items()}
 
 
 def is_sound(entry: TransportEntry) -> bool:
-    """Tell whether an entry's id is that of a transport of its type between its edges."""
+    """Tell whether an entry's id is that of a transport of its type between its edges.
+
+    Only such entries count: nobody takes a transport away from its edges by naming its id.
+    """
     try:
         one, other = (bytes.fromhex(edge) for edge in entry.edges)
     except ValueError:
         return False
     return transport_id(one, other, entry.type) == entry.t_id
-
-
-def _same(one: TransportEntry, other: TransportEntry) -> bool:
-    return one.type == other.type and set(one.edges) == set(other.edges)

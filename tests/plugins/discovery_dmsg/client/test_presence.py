@@ -31,6 +31,7 @@ def present(running):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(presence.loop.run)
             yield presence
+            await presence.loop.leave()
             tasks.cancel_scope.cancel()
 
     return run

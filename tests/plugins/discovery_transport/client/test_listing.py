@@ -148,7 +148,8 @@ async def test_what_ends_or_is_deleted_leaves_the_list(deployment):
 async def test_a_one_sided_transport_is_marked_and_not_counted(deployment):
     async with World(seed=18) as world:
         net = await deployment(world).start(visors=3)
-        (mute,) = await world.spawn("visor")  # it tells nobody of its transports
+        quiet = {"node": {"disable": ["discovery_transport"]}}
+        (mute,) = await world.spawn("visor", 1, quiet)  # it tells nobody of its transports
         made = await net.link(net.visors[0], mute)
         await world.until(lambda: net.desk.directory.having(made.id.bytes), limit_s=30)
         await net.settled()
