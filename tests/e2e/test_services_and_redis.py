@@ -25,9 +25,7 @@ from skycore.testing.redisserver import RedisServer
 
 pytestmark = pytest.mark.processes
 VISORS, HUB = 30, 300
-SERVES = '["registry_sqlite","http_server","discovery_transport_server"]'
 AGAINST = ("--against", "http")
-COMPARES = '["http_client","discovery_transport","store_redis"]'
 
 
 class Caller:
@@ -98,7 +96,8 @@ def test_l4_l22_l23_what_a_service_lists_is_what_full_nodes_on_its_redis_hold(
                 f"network.authority={json.dumps(founded['authority'])}",
             )
             serving = (
-                *named, f"node.enable={SERVES}", f"mirror_redis.url={redis.url}",
+                *named, 'node.enable=["registry_sqlite"]', 'node.disable=["registry_redis"]',
+                f"mirror_redis.url={redis.url}",
                 "http_server.requests_per_minute=0",
                 "discovery_transport_server.requests_per_minute=0",
                 "discovery_transport_server.verify_s=10",
@@ -107,7 +106,7 @@ def test_l4_l22_l23_what_a_service_lists_is_what_full_nodes_on_its_redis_hold(
             mirror.start(*serving, "http_server.listen=127.0.0.1:0", profile="mirror")
             url = fields(mirror, "http")["url"] + "/tpd"
             full.start(
-                *named, f"node.enable={COMPARES}", 'node.disable=["store_sqlite"]',
+                *named, 'node.enable=["store_redis"]', 'node.disable=["store_sqlite"]',
                 f"store_redis.url={redis.url}", f"discovery_transport.url={url}",
                 "transport_stcpr.listen=127.0.0.1:0", profile="fullnode",
             )  # fmt: skip
