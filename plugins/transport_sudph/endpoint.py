@@ -121,7 +121,8 @@ class UdpEndpoint:
                 if seat is not None:
                     touched[seat] = None
             for seat in touched:
-                self._turn(seat)
+                if seat.link in self._seats:
+                    self._turn(seat)
 
     async def _keep_time(self) -> None:
         while True:
@@ -159,12 +160,18 @@ class UdpEndpoint:
                 return None
             seat = self._open(data, sender)
         if seat is not None:
-            try:
-                seat.link.receive(data, sender, self._clock.now())
-            except TROUBLE as bad:
-                self._broken(seat, bad)
-                return None
+            self._feed(seat, data, sender)
         return seat
+
+    def _feed(self, seat: _Seat, data: bytes, sender: Endpoint) -> None:
+        try:
+            if not seat.link.receive(data, sender, self._clock.now()):
+                self.counters["datagram_ignored"] += 1  # broken, forged, or here already
+        except TROUBLE as bad:
+            self._broken(seat, bad)
+            return
+        if not seat.link.has_begun:
+            self._leave(seat)
 
     def _open(self, data: bytes, sender: Endpoint) -> _Seat | None:
         now = self._clock.now()
@@ -313,7 +320,7 @@ class UdpEndpoint:
     def _tick(self, seat: _Seat, now: float) -> None:
         link = seat.link
         if seat.waits and seat.up is None and now - seat.began >= HANDSHAKE_TIMEOUT_S:
-            self._finish(seat, "the handshake took too long")
+            self._leave(seat)  # without a word: its address may be anybody's
             return
         if now >= seat.lingers:
             self._finish(seat, "closed")

@@ -121,8 +121,10 @@ class QuicLink(QuicConnection):
         """The smoothed round trip."""
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
 
-    def receive(self, data: bytes, sender: Endpoint, now: float) -> None:
-        """Take a datagram."""
+    def receive(self, data: bytes, sender: Endpoint, now: float) -> bool:
+        """Take a datagram. False where nothing in it was the peer's, or nothing was new."""
+        sent_since = self._ack_eliciting_sent_since_receipt
+        self._ack_eliciting_sent_since_receipt = True  # aioquic clears it for an authentic packet
         followed = self._is_client and all(path.addr != sender for path in self._network_paths)
         before = self._newest()
         self.receive_datagram(data, self.get_peer_address() if followed else sender, now)
@@ -135,6 +137,15 @@ class QuicLink(QuicConnection):
         if self._loss._pto_count == 0:
             self._silences = 0
         self._take_events()
+        was_authentic = not self._ack_eliciting_sent_since_receipt
+        if not was_authentic:
+            self._ack_eliciting_sent_since_receipt = sent_since
+        return was_authentic or self._close_pending or self.closed is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any packet of the peer was authentic; always so for a dialler."""
+        return self._is_client or self._state is not QuicConnectionState.FIRSTFLIGHT
 
     def _newest(self) -> int:
         """Return the highest number of an authenticated packet; -1 before there is one."""

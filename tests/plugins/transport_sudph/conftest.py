@@ -211,6 +211,7 @@ def kit():
     """The helpers of this folder, for tests that are not importable as a package."""
 
     class Kit:
+        Ground = Ground
         BIG = BIG
         at = staticmethod(at)
         transfer = staticmethod(transfer)

@@ -30,6 +30,10 @@ class TestSudphInSimulation(TransportTypeContract):
 
 class TestSudphOnSockets(TransportTypeContract):
     @pytest.fixture
+    def anyio_backend(self):
+        return "asyncio"
+
+    @pytest.fixture
     async def transport_type(self, anyio_backend):
         async with open_sudph(
             SudphSettings(listen="127.0.0.1:0", dial_timeout_s=1.0),
