@@ -144,6 +144,7 @@ def as_seen(listening: Iterable[Address], host: str) -> tuple[Address, ...]:
     """Return what a peer said of itself, with the host filled in that its connection came from.
 
     A loopback address means this machine only to somebody on it, so from elsewhere it is dropped.
+    A connection through a relay has no host: what it should fill in is dropped, too.
     """
     found = []
     for address in listening:
@@ -153,10 +154,21 @@ def as_seen(listening: Iterable[Address], host: str) -> tuple[Address, ...]:
             found.append(address)  # no host and port: another type's idea of an endpoint
             continue
         if not said and host:
+            if not _is_host(host):
+                continue
             found.append(Address(address.kind, join_host_port(host, port)))
         elif said and port and (_is_loopback(host) or not _is_loopback(said)):
             found.append(address)
     return tuple(found)
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether this is an address, and not a name that stands for one (a relay's)."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def _is_loopback(host: str) -> bool:
