@@ -1,0 +1,1 @@
+"""DMSG: relays, and transports through them."""

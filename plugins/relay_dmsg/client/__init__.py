@@ -1,0 +1,1 @@
+"""A node that is reached through relays, and reaches others through them."""

@@ -1,0 +1,105 @@
+"""Who says where servers are, and by which servers a key can be reached: all sources together.
+
+Why what is found is only a hint: records may be old, and a source may lie. Whom a dial leads to is
+proven by handshakes, and an address that fails is left in peace.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+
+from relay_dmsg.core.servers import Servers
+from relay_dmsg.numbers import KIND
+from skycore import Live
+from skycore.contracts.discovery import EntrySource
+from skycore.contracts.runtime import Clock
+from skycore.discovery.sources import find_all, list_all, rank_records
+from skycore.errors import InvalidKeyError
+from skycore.model.addresses import Address
+from skycore.model.entries import DmsgEntry, DmsgServerEntry
+from skycore.model.keys import KeySuite, PubKey, parse_public
+
+__all__ = ["Finder"]
+
+log = logging.getLogger(__name__)
+DMSG: Final = b"dmsg"
+DMSG_SERVER: Final = b"dmsg-server"
+LIST_S: Final = 5.0
+DELEGATED_MAX: Final = 4
+"""Servers of one key that are tried."""
+
+
+class Finder:
+    """Asks sources of records `dmsg` and `dmsg-server`."""
+
+    def __init__(
+        self,
+        suite: KeySuite,
+        own: PubKey,
+        servers: Servers,
+        sources: Live[EntrySource],
+        clock: Clock,
+        *,
+        lookup_s: float,
+    ) -> None:
+        self._suite = suite
+        self._own = own
+        self._servers = servers
+        self._sources = sources
+        self._clock = clock
+        self._lookup_s = lookup_s
+
+    async def learn_servers(self) -> int:
+        """Ask for all servers there are; return how many of them are news. Raises nothing."""
+        listings = await list_all(self._sources, DMSG_SERVER, wait_s=LIST_S)
+        records = [r for known in listings.by_source.values() for r in known.records]
+        news = 0
+        now_s = self._clock.wall_s()
+        for subject in sorted({r.subject for r in records}):
+            best = rank_records((r for r in records if r.subject == subject), now_s)[0]
+            news += self._learn(best.body)
+        return news
+
+    async def find(self, remote: PubKey) -> tuple[Address, ...]:
+        """Return by which servers a key says that it can be reached. Raises nothing."""
+        addresses: list[Address] = []
+        with anyio.move_on_after(2 * self._lookup_s):
+            found = await find_all(self._sources, DMSG, remote, self._clock, wait_s=self._lookup_s)
+            keys: dict[str, None] = {}
+            for record in found.records:
+                if isinstance(record.body, DmsgEntry):
+                    keys.update(dict.fromkeys(record.body.delegated_servers))
+            for text in list(keys)[:DELEGATED_MAX]:
+                endpoint = await self._endpoint(text)
+                if endpoint:
+                    addresses.append(Address(KIND, f"{text}@{endpoint}"))
+        return tuple(addresses)
+
+    async def _endpoint(self, text: str) -> str:
+        """Return where a server is, by what is known or by its record; empty: nobody knows."""
+        try:
+            key = parse_public(self._suite, text)
+        except InvalidKeyError:
+            return ""
+        if key == self._own:
+            return ""
+        server = self._servers.find(key)
+        if server is not None:
+            return server.endpoint
+        found = await find_all(self._sources, DMSG_SERVER, key, self._clock, wait_s=self._lookup_s)
+        for record in found.records:
+            self._learn(record.body)
+        server = self._servers.find(key)
+        return server.endpoint if server is not None else ""
+
+    def _learn(self, body: object) -> bool:
+        if not isinstance(body, DmsgServerEntry):
+            return False
+        try:
+            key = parse_public(self._suite, body.pk)
+        except InvalidKeyError:
+            return False
+        return key != self._own and self._servers.learn(key, body.address)

@@ -1,0 +1,271 @@
+"""Sessions: this node stays attached to some servers, and finds others where one is lost.
+
+Why a session is held by one task from its dial to its end: no second dial of a server can be under
+way beside it (upstream #4834), and what ends it is seen by who tries again. Why nothing happens
+while all is well: no timer redials or rotates, so a quiet node makes no noise (#3810, #4670).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import anyio
+from anyio.abc import TaskGroup
+
+from relay_dmsg.client.finding import Finder
+from relay_dmsg.core.messages import VERSION, Attach, Attached, Code, Message, Pulse, Refused
+from relay_dmsg.core.servers import Server, Servers
+from relay_dmsg.framing import read_message, send_message
+from relay_dmsg.numbers import KIND, TO_SERVER
+from relay_dmsg.settings import DmsgClientSettings
+from skycore.contracts.runtime import Clock
+from skycore.contracts.streams import Stream, Streams
+from skycore.contracts.transport import Transports
+from skycore.errors import DialError, RemoteProtocolError, SkycoreError
+from skycore.model.addresses import Contact
+from skycore.model.keys import PubKey, short
+from skycore.tasks import backoff_s
+
+__all__ = ["Keeper", "Session"]
+
+log = logging.getLogger(__name__)
+PULSE_S = 25.0
+"""A transport without a label is closed after 60 s of silence: a session is not silent so long."""
+PROVEN_S = 60.0
+"""A session that lived so long was worth its dial: its server is tried again at once."""
+SEEK_FIRST_S, SEEK_LACKING_S, SEEK_SOME_S = 2.0, 30.0, 300.0
+"""How soon servers are looked for again: first, without any session, with fewer than wanted."""
+
+
+class Session:
+    """This node's place at a server."""
+
+    __slots__ = ("limits", "server", "since")
+
+    def __init__(self, server: Server, limits: Attached, since: float) -> None:
+        self.server = server
+        self.limits = limits
+        self.since = since
+
+
+class Keeper:
+    """Attaches, holds and replaces."""
+
+    def __init__(
+        self,
+        settings: DmsgClientSettings,
+        own: PubKey,
+        servers: Servers,
+        finder: Finder,
+        streams: Streams,
+        transports: Transports,
+        clock: Clock,
+        dice: random.Random,
+        tasks: TaskGroup,
+        counters: Counter[str],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._own = own
+        self._servers = servers
+        self._finder = finder
+        self._streams = streams
+        self._transports = transports
+        self._clock = clock
+        self._dice = dice
+        self._tasks = tasks
+        self._counters = counters
+        self._on_change = on_change
+        self._sessions: dict[bytes, Session] = {}
+        self._trying: dict[bytes, None] = {}
+        self._changed = anyio.Event()
+        self._seeks = 0
+        self._seek_at = 0.0
+        self._seeking = False
+
+    @property
+    def sessions(self) -> Mapping[bytes, Session]:
+        """Return the sessions by server, the oldest first."""
+        return self._sessions
+
+    def is_server(self, key: bytes) -> bool:
+        """Tell whether a key is a server that we are attached to, or about to be."""
+        return key in self._sessions or key in self._trying
+
+    async def run(self) -> None:
+        """Keep as many sessions as are wanted, for ever."""
+        while True:
+            self._changed = anyio.Event()
+            self._try_more()
+            with anyio.move_on_after(self._pause_s()):
+                await self._changed.wait()
+
+    def look_again(self) -> None:
+        """Act on what may have changed."""
+        self._changed.set()
+
+    # --- what to do now --------------------------------------------------------------------------
+
+    def _missing(self) -> int:
+        wanted = self._settings.sessions_min
+        return wanted - len(self._sessions) - len(self._trying)
+
+    def _busy(self) -> set[bytes]:
+        return {*self._sessions, *self._trying, self._own}
+
+    def _try_more(self) -> None:
+        now = self._clock.now()
+        busy = self._busy()
+        room = self._settings.sessions_max - len(self._sessions) - len(self._trying)
+        if self._settings.sessions_min:
+            for server in self._servers.configured(now, busy)[: max(0, room)]:
+                self._start(server)
+        for server in self._servers.choose(self._missing(), now, self._busy()):
+            self._start(server)
+        lacking = len(self._sessions) < self._settings.sessions_min
+        if lacking and not self._seeking and now >= self._seek_at:
+            self._seeking = True
+            self._tasks.start_soon(self._seek)
+
+    def _pause_s(self) -> float | None:
+        """Return how long nothing need be done; None: until something changes."""
+        moments = []
+        wants_configured = len(self._sessions) < self._settings.sessions_max
+        if self._missing() > 0 or (self._settings.sessions_min and wants_configured):
+            only = None if self._missing() > 0 else True
+            due = self._servers.next_at(self._busy(), configured_only=bool(only))
+            moments += [due] if due is not None else []
+        if len(self._sessions) < self._settings.sessions_min and not self._seeking:
+            moments.append(self._seek_at)
+        return max(0.05, min(moments) - self._clock.now()) if moments else None
+
+    async def _seek(self) -> None:
+        """Ask all sources for servers."""
+        try:
+            news = await self._finder.learn_servers()
+            self._counters["seeks"] += 1
+            log.debug("looked for servers news=%d known=%d", news, len(self._servers))
+        finally:
+            self._seeks += 1
+            longest = SEEK_SOME_S if self._sessions else SEEK_LACKING_S
+            wait_s = backoff_s(self._seeks, SEEK_FIRST_S, longest, self._dice)
+            self._seek_at = self._clock.now() + wait_s
+            self._seeking = False
+            self._changed.set()
+
+    # --- one server ------------------------------------------------------------------------------
+
+    def _start(self, server: Server) -> None:
+        self._trying[server.key] = None
+        self._tasks.start_soon(self._live, server)
+
+    async def _live(self, server: Server) -> None:
+        """Attach to a server and hold the session until its end."""
+        stream: Stream | None = None
+        why = f"no answer within {self._settings.dial_timeout_s:g} s"
+        began = self._clock.now()
+        try:
+            with anyio.move_on_after(self._settings.dial_timeout_s) as limit:
+                self._counters["attempts"] += 1
+                await self.reach(server)
+                stream = await self._streams.dial(server.key, TO_SERVER)
+                limits = await self._attach(stream)
+            if stream is not None and not limit.cancelled_caught:
+                began = self._clock.now()
+                self._up(Session(server, limits, began))
+                why = await self._hold(stream)
+        except SkycoreError as bad:
+            why = str(bad)
+        finally:
+            if stream is not None:
+                with anyio.CancelScope(shield=True):
+                    await stream.aclose()
+            self._down(server, why, self._clock.now() - began)
+
+    async def reach(self, server: Server) -> None:
+        """Make sure of a direct transport to a server. Raises `DialError`."""
+        if self._transports.find(server.key) is None:
+            contact = Contact(server.key, (server.address,))
+            self._transports.addresses.learn(contact)
+        link = await self._transports.ensure(server.key, look_up=False)
+        if link.type == KIND:
+            raise DialError(f"{short(server.key)} is reached through a relay only")
+
+    async def _attach(self, stream: Stream) -> Attached:
+        await send_message(stream, Attach(VERSION, "visor"))
+        answer: Message = await read_message(stream)
+        if isinstance(answer, Refused):
+            raise DialError(_said(answer))
+        if not isinstance(answer, Attached):
+            raise RemoteProtocolError("the server's answer to an attachment is none")
+        return answer
+
+    async def _hold(self, stream: Stream) -> str:
+        """Pulse and listen until the session ends; return why."""
+        why = ""
+
+        async def listen() -> None:
+            nonlocal why
+            try:
+                while not why:
+                    message = await read_message(stream)
+                    if isinstance(message, Refused):
+                        why = _said(message)
+            except SkycoreError as end:
+                why = str(end)
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            while True:
+                await anyio.sleep(PULSE_S)
+                try:
+                    await send_message(stream, Pulse())
+                except SkycoreError as end:
+                    why = why or str(end)
+                    tasks.cancel_scope.cancel()
+        return why
+
+    def _up(self, session: Session) -> None:
+        server = session.server
+        del self._trying[server.key]
+        self._sessions[server.key] = session
+        self._servers.worked(server)
+        self._seeks = 0
+        self._counters["attached"] += 1
+        log.info("attached to a server pk=%s at=%s", short(server.key), server.endpoint)
+        self._on_change()
+        self._changed.set()
+
+    def _down(self, server: Server, why: str, lived_s: float) -> None:
+        self._trying.pop(server.key, None)
+        was_up = self._sessions.pop(server.key, None) is not None
+        if was_up and lived_s >= PROVEN_S:
+            server.failures = 0
+        settings, failures = self._settings, server.failures + 1
+        wait_s = backoff_s(
+            failures, settings.backoff_first_s, settings.backoff_longest_s, self._dice
+        )
+        news = was_up or server.trouble != why
+        self._servers.failed(server, why, self._clock.now(), wait_s)
+        self._seek_at = min(self._seek_at, self._clock.now())
+        log.log(
+            logging.INFO if news else logging.DEBUG,
+            "no session with a server pk=%s wait_s=%.1f reason=%r",
+            *(short(server.key), wait_s, why),
+        )
+        if was_up:
+            self._on_change()
+        self._changed.set()
+
+
+def _said(refused: Refused) -> str:
+    try:
+        name = Code(refused.code).name
+    except ValueError:
+        name = str(refused.code)
+    reason = "".join(c if c.isprintable() else "?" for c in refused.reason)
+    return f"the server refuses ({name}): {reason}"

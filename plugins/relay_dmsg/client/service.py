@@ -1,0 +1,194 @@
+"""The factories of `dmsg_client`."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+
+from relay_dmsg.client.door import Door
+from relay_dmsg.client.finding import Finder
+from relay_dmsg.client.inbound import Inbound
+from relay_dmsg.client.keeper import Keeper
+from relay_dmsg.client.reach import Reach
+from relay_dmsg.client.telling import Teller
+from relay_dmsg.core.servers import Servers, parse_server
+from relay_dmsg.numbers import TO_CLIENT
+from relay_dmsg.settings import DmsgClientSettings
+from skycore import Live, Provider
+from skycore.contracts.discovery import EntrySource
+from skycore.contracts.dmsg import DmsgPresence
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.publish import Publisher
+from skycore.contracts.runtime import Clock, Entropy, Files, Identity, Lifecycle
+from skycore.contracts.status import Health, Status, StatusSource
+from skycore.contracts.streams import Streams
+from skycore.contracts.transport import Transports, TransportType
+from skycore.errors import ConfigError
+from skycore.model.keys import PubKey, short
+
+__all__ = ["SERVERS_FILE", "SERVICES", "DmsgClient", "open_client", "open_door", "open_status",
+           "open_type"]  # fmt: skip
+
+log = logging.getLogger(__name__)
+SERVERS_FILE = "dmsg_servers.msgpack"
+
+
+class DmsgClient:
+    """The parts of a client, for status and tests."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        keeper: Keeper,
+        inbound: Inbound,
+        counters: Counter[str],
+    ) -> None:
+        self.servers, self.keeper, self.inbound = servers, keeper, inbound
+        self.counters = counters
+
+
+@asynccontextmanager
+async def open_door(settings: DmsgClientSettings) -> AsyncIterator[Door]:
+    """Make the door: the transport type is there before what it leads through."""
+    yield Door(settings.inbound_max)
+
+
+@asynccontextmanager
+async def open_type(door: Door) -> AsyncIterator[TransportType]:
+    """Offer the transport type `dmsg`."""
+    yield door
+
+
+@asynccontextmanager
+async def open_client(
+    settings: DmsgClientSettings,
+    door: Door,
+    streams: tuple[Streams, ...],
+    transports: Transports,
+    publisher: Publisher | None,
+    namespaces: Namespaces,
+    presences: Live[DmsgPresence],
+    sources: Live[EntrySource],
+    identity: Identity,
+    clock: Clock,
+    entropy: Entropy,
+    files: Files,
+    lifecycle: Lifecycle,
+) -> AsyncIterator[DmsgClient]:
+    """Keep sessions, take dials, tell where, from when the node is up until it stops."""
+    carrier = _carrier(streams)
+    suite, own, dice = identity.network.suite, identity.public, entropy.random()
+    servers = _known(Servers(suite, dice), settings, identity, files)
+    counters: Counter[str] = Counter()
+    finder = Finder(suite, own, servers, sources, clock, lookup_s=settings.lookup_s)
+    async with carrier.listen(TO_CLIENT) as listener, anyio.create_task_group() as tasks:
+
+        def attached() -> Sequence[PubKey]:
+            return [session.server.key for session in keeper.sessions.values()]
+
+        teller = Teller(
+            own,
+            settings.client_type,
+            attached,
+            publisher if settings.publish else None,
+            namespaces,
+            presences,
+        )
+
+        def changed() -> None:
+            teller.change()
+            files.write(SERVERS_FILE, servers.dump())
+
+        keeper = Keeper(
+            settings, own, servers, finder, carrier, transports, clock, dice, tasks, counters,
+            changed,
+        )  # fmt: skip
+        inbound = Inbound(
+            identity, clock, door, counters, keeper.is_server, tasks,
+            requests_max=settings.inbound_max,
+        )  # fmt: skip
+        door.inside = Reach(
+            settings, identity, clock, entropy, carrier, transports, servers, keeper, finder,
+            counters,
+        )  # fmt: skip
+
+        async def work() -> None:
+            await lifecycle.wait_ready()
+            tasks.start_soon(keeper.run)
+            tasks.start_soon(teller.run)
+
+        tasks.start_soon(inbound.accept, listener)
+        tasks.start_soon(work)
+        try:
+            yield DmsgClient(servers, keeper, inbound, counters)
+        finally:
+            door.inside = None
+            tasks.cancel_scope.cancel()
+
+
+def _carrier(streams: tuple[Streams, ...]) -> Streams:
+    for one in streams:
+        if one.name == "transport":
+            return one
+    raise ConfigError(
+        "a relay speaks over the streams of transports, and no plugin provides them",
+        hint='enable it: [node] enable = ["streams_vstream"]',
+    )
+
+
+def _known(
+    servers: Servers, settings: DmsgClientSettings, identity: Identity, files: Files
+) -> Servers:
+    """Fill in what the configuration says and what an earlier run has found."""
+    for text in settings.servers:
+        key, endpoint = parse_server(identity.network.suite, text)
+        if key != identity.public:
+            servers.learn(key, endpoint, configured=True)
+    saved = files.read(SERVERS_FILE)
+    if saved:
+        try:
+            log.info("servers remembered count=%d", servers.load(saved))
+        except ConfigError as bad:
+            log.warning("cannot read %s error=%r", SERVERS_FILE, str(bad))
+    return servers
+
+
+class _Status:
+    """How a node stands with its relays."""
+
+    name = "dmsg_client"
+
+    def __init__(self, client: DmsgClient, settings: DmsgClientSettings) -> None:
+        self._client, self._settings = client, settings
+
+    async def status(self) -> Status:
+        """Return the truth now."""
+        client, wanted = self._client, self._settings.sessions_min
+        sessions = client.keeper.sessions
+        fields = {
+            "sessions": [short(key) for key in sessions],
+            "sessions_min": wanted,
+            "servers_known": len(client.servers),
+            **{name: client.counters[name] for name in sorted(client.counters)},
+        }
+        summary = f"attached to {len(sessions)} servers"
+        if len(sessions) >= wanted:
+            return Status(Health.OK, summary, fields)
+        if sessions:
+            return Status(Health.OK, f"{summary}, of {wanted} wanted", fields)
+        return Status(Health.DEGRADED, f"{summary}: not reachable through relays", fields)
+
+
+@asynccontextmanager
+async def open_status(
+    client: DmsgClient, settings: DmsgClientSettings
+) -> AsyncIterator[StatusSource]:
+    """Say how this node stands with its relays."""
+    yield _Status(client, settings)
+
+
+SERVICES = (Provider(Door, open_door), Provider(DmsgClient, open_client))

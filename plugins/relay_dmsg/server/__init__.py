@@ -1,0 +1,1 @@
+"""The relay: sessions, forwarded dials, spliced streams."""

@@ -1,0 +1,109 @@
+"""What a server says of itself: the record `dmsg-server`, and its entry at the discovery."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+
+from relay_dmsg.server.relay import Relay
+from relay_dmsg.settings import DmsgServerSettings
+from skycore import Live
+from skycore.contracts.dht import Dht, DhtMode
+from skycore.contracts.dmsg import DmsgPresence
+from skycore.contracts.namespace import Namespaces
+from skycore.contracts.publish import Fact, Publisher
+from skycore.contracts.runtime import Clock
+from skycore.contracts.transport import Transports
+from skycore.errors import ConfigError, SkycoreError
+from skycore.model.addresses import Address, split_host_port
+from skycore.model.entries import DmsgServer, DmsgServerEntry
+from skycore.model.keys import PubKey
+
+__all__ = ["Teller", "told_address"]
+
+log = logging.getLogger(__name__)
+DMSG_SERVER: Final = b"dmsg-server"
+LOOK_S: Final = 5.0
+"""How often it is looked whether anything changed."""
+RETRY_S: Final = 30.0
+STEPS: Final = 16
+"""Free sessions are told in so many steps, so that not every session is news to the network."""
+
+
+def told_address(advertise: str, listening: Sequence[Address]) -> str:
+    """Return what is told; empty where this node does not know its own host."""
+    if advertise:
+        return advertise
+    for address in listening:
+        try:
+            host, port = split_host_port(address.endpoint)
+        except ConfigError:
+            continue
+        if address.kind == "stcpr" and host and port:
+            return address.endpoint
+    return ""
+
+
+class Teller:
+    """Publishes what this server is, when it changes and every `publish_s`."""
+
+    def __init__(
+        self,
+        settings: DmsgServerSettings,
+        own: PubKey,
+        relay: Relay,
+        transports: Transports,
+        publisher: Publisher,
+        namespaces: Namespaces,
+        presences: Live[DmsgPresence],
+        dhts: Live[Dht],
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._own = own
+        self._relay = relay
+        self._transports = transports
+        self._publisher = publisher
+        self._namespace = namespaces.find(DMSG_SERVER)
+        self._presences = presences
+        self._dhts = dhts
+        self._clock = clock
+        self._told: DmsgServerEntry | None = None
+        self._next_at = 0.0
+
+    async def run(self) -> None:
+        """Look again and again, for ever."""
+        while True:
+            address = told_address(self._settings.advertise, self._transports.listening())
+            if address:
+                await self._tell(address)
+            await anyio.sleep(LOOK_S)
+
+    async def _tell(self, address: str) -> None:
+        serves_dht = any(dht.mode is DhtMode.FULL for dht in self._dhts)
+        most = self._settings.sessions_max
+        step = max(1, most // STEPS)
+        free = (most - len(self._relay.sessions)) // step * step
+        for presence in self._presences:
+            presence.set_server(
+                DmsgServer(address, available_sessions=max(0, free), dht_bootstrap=serves_dht)
+            )
+        entry = DmsgServerEntry(
+            self._own.hex(), address, max_sessions=most, dht_bootstrap=serves_dht
+        )
+        now = self._clock.now()
+        if self._namespace is None or (entry == self._told and now < self._next_at):
+            return
+        try:
+            await self._publisher.publish(Fact(DMSG_SERVER, self._namespace.encode(entry)))
+        except SkycoreError as bad:
+            if self._told is not None or not self._next_at:
+                log.warning("cannot publish our server's record error=%r", str(bad))
+            self._told, self._next_at = entry, now + RETRY_S
+            return
+        if entry != self._told:
+            log.info("published as a DMSG server at=%s dht_bootstrap=%s", address, serves_dht)
+        self._told, self._next_at = entry, now + self._settings.publish_s
