@@ -35,6 +35,7 @@ from skycore.contracts.runtime import Clock, Entropy
 from skycore.discovery.registries import (
     GONE_KEPT_S,
     beat_slot,
+    begun_of,
     check_day,
     check_writes,
     cursor_at,
@@ -184,13 +185,15 @@ class RedisRegistry:
             )
             if self._ids.get(table) and self._log_id(table) == log_id:
                 break  # else it was another registry by the end: look again
+        begun = int(end)
         if after is not None:
             position_of(after, log_id, table, int(first), int(end))
+            begun = begun_of(after)
         try:
             listings = tuple(_listing(row) for row in rows)
         except ValueError as bad:
             raise damaged(bad) from bad
-        return RegistryPage(listings, cursor_at(log_id, table, int(stopped)), bool(more))
+        return RegistryPage(listings, cursor_at(log_id, table, int(stopped), begun), bool(more))
 
     async def sweep(self, table: str, limit: int) -> int:
         """End entries whose life is over."""

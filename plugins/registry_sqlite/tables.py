@@ -23,6 +23,7 @@ from skycore.discovery.registries import (
     apply,
     beat_slot,
     beats_of,
+    begun_of,
     cursor_at,
     first_day,
     listing_of,
@@ -303,10 +304,11 @@ class Tables:
     def changes(self, table: str, after: bytes | None, limit: int, now_ns: int) -> RegistryPage:
         """Return a stretch of the change log."""
         place = self._place(table)
-        position, only_live = 0, ""
+        position, only_live, begun = 0, "", place.position
         if after is None:
             only_live = " AND l.gone_ms IS NULL"
         else:
+            begun = begun_of(after)
             position = position_of(after, self.registry_id, table, place.first, place.position)
         listings: list[Listing] = []
         size, has_more = 0, False
@@ -321,7 +323,8 @@ class Tables:
             size += found[4]
             position = found[2]
         end = position if has_more else place.position
-        return RegistryPage(tuple(listings), cursor_at(self.registry_id, table, end), has_more)
+        cursor = cursor_at(self.registry_id, table, end, begun)
+        return RegistryPage(tuple(listings), cursor, has_more)
 
     def beats(self, table: str, day: str, now_s: int) -> dict[bytes, Beats]:
         """Return who was seen on a day."""

@@ -29,6 +29,7 @@ __all__ = [
     "apply",
     "beat_slot",
     "beats_of",
+    "begun_of",
     "check_day",
     "check_writes",
     "cursor_at",
@@ -215,22 +216,33 @@ def check_day(day: str) -> str:
 # --- cursors -------------------------------------------------------------------------------------
 
 
-def cursor_at(registry_id: bytes, table: str, position: int) -> bytes:
-    """Return a place in a table's change log, good for this registry and table alone."""
-    return _log_id(registry_id, table) + position.to_bytes(8, "big")
+def cursor_at(registry_id: bytes, table: str, position: int, begun: int = 0) -> bytes:
+    """Return a place in a table's change log, good for this registry and table alone.
+
+    `begun`: where the log ended when a reading from the start began; 0 once that is at its end.
+    """
+    place = _log_id(registry_id, table) + position.to_bytes(8, "big")
+    return place + begun.to_bytes(8, "big") if begun > position else place
+
+
+def begun_of(cursor: bytes) -> int:
+    """Return where the log ended when this cursor's reading from the start began; 0 for none."""
+    return int.from_bytes(cursor[24:], "big")
 
 
 def position_of(cursor: bytes, registry_id: bytes, table: str, first: int, last: int) -> int:
     """Return the position that a cursor stands for.
 
-    `first` is the first one from which nothing is missing. Raises `CursorInvalidError`.
+    `first` is the first one from which nothing is missing. Whoever reads from the start is told of
+    the living alone: what was gone before he began he never met, so he need not learn of its end.
+    Raises `CursorInvalidError`.
     """
-    if len(cursor) != 24 or cursor[:16] != _log_id(registry_id, table):
+    if len(cursor) not in (24, 32) or cursor[:16] != _log_id(registry_id, table):
         raise CursorInvalidError("the cursor belongs to another change log")
-    position = int.from_bytes(cursor[16:], "big")
-    if position > last:
+    position = int.from_bytes(cursor[16:24], "big")
+    if max(position, begun_of(cursor)) > last:
         raise CursorInvalidError("the cursor lies behind the end of the change log")
-    if position < first:
+    if max(position, begun_of(cursor)) < first:
         raise CursorInvalidError("the cursor is too old: what ended since is forgotten")
     return position
 

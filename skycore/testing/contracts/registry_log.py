@@ -105,6 +105,31 @@ class LogContract:
             assert told == after.listings
             assert (await registry.changes(TABLE, after.cursor, 9)).listings == ()
 
+    async def test_reading_from_the_start_ends_though_gone_subjects_are_forgotten(
+        self, open_registry: OpenRegistry
+    ) -> None:
+        """Most never change what they list, so they stand before those that went long ago."""
+        clock = FakeClock()
+        async with open_registry(clock) as registry:
+            await write_all(
+                registry,
+                *(RegistryWrite(b"%d" % n, put=entries(1), lifetime_s=86_400) for n in range(9)),
+                RegistryWrite(b"gone", put=entries(1), lifetime_s=60),
+            )
+            clock.advance(61)
+            await registry.sweep(TABLE, 9)
+            clock.advance(54_000)
+            page = await registry.changes(TABLE, None, 3)
+            await registry.sweep(TABLE, 9)  # forgets who is gone, between two pages
+            met = [listing.subject for listing in page.listings]
+            while page.has_more:
+                page = await registry.changes(TABLE, page.cursor, 3)
+                met += [listing.subject for listing in page.listings if listing.entries]
+            assert sorted(met) == [b"%d" % n for n in range(9)]
+            late = Follower(registry)  # begins when it is forgotten already
+            await late.catch_up()
+            assert sorted(late.held) == sorted(met)
+
     async def test_a_cursor_that_is_not_of_this_log_is_refused(
         self, open_registry: OpenRegistry
     ) -> None:
