@@ -15,14 +15,19 @@ from mirror_redis.own import OwnRecord, OwnRecords
 from mirror_redis.puts import PART_BYTES_MAX, PART_ITEMS_MAX
 from mirror_redis.store import RedisStore
 from skycore.contracts.runtime import Clock, Identity
-from skycore.contracts.store import Outcome, PutOutcome
+from skycore.contracts.store import ItemKey, Outcome, PutOutcome
 from skycore.errors import QuotaError, StoreError, StoreFullError
 from skycore.model.items import (
     ItemClass,
+    Lease,
+    MutableItem,
     RankedItem,
     StoredItem,
     account_of,
+    item_digest,
+    item_rank,
     item_signed_bytes,
+    lease_bytes,
 )
 
 __all__ = ["Bringer"]
@@ -66,25 +71,41 @@ class Bringer:
         """Remember what is there of ours from before we began."""
         public = self._identity.public
         accounts = [account_of(public, c) for c in (ItemClass.OWNER, ItemClass.MIRROR)]
-        left = sum(used.items for used in await self._store.signer_usage(accounts))
+        count = sum(used.items for used in await self._store.signer_usage(accounts))
+        met: set[ItemKey] = set()  # a page begins with the target that the last one ended with
         low = bytes(32)
-        while left > 0:
+        while len(met) < count:
             rows = await self._store.listing(None, low, _TOP, LISTED_AT_ONCE)
             for row in rows:
                 if self._own.is_ours(row.item) and self._is_signed(row):
-                    left -= 1
+                    met.add(ItemKey(row.target, row.item_class))
                     await self._own.note(_as_put(row, public), {}, self._store.blocks)
-                    if row.lease is not None:
+                    if row.lease is not None and self._is_lease(row, row.lease):
                         self._own.prolong(row.lease)
             if len(rows) < LISTED_AT_ONCE:
                 return
             low = rows[-1].target
 
     def _is_signed(self, row: StoredItem) -> bool:
-        """Others can write to Redis: what they forged must not be brought again by us."""
+        """Others can write to Redis: what they forged must not be brought again by us.
+
+        Nor what we signed, in a slot or with a rank that are not its own: nothing newer of ours
+        would ever come in there.
+        """
+        network, item = self._identity.network, row.item
+        signed = item_signed_bytes(network, item)
+        token = item.delegation
+        rank = item_rank(item.seq, signed, item.sig + (token.sig if token else b""))
+        is_its_own = (row.target, row.item_class, row.rank, row.digest) == (
+            item.target, _class_of(item), rank, item_digest(signed),
+        )  # fmt: skip
+        return is_its_own and network.suite.verify(self._identity.public, signed, item.sig)
+
+    def _is_lease(self, row: StoredItem, lease: Lease) -> bool:
         network = self._identity.network
-        signed = item_signed_bytes(network, row.item)
-        return network.suite.verify(self._identity.public, signed, row.item.sig)
+        is_its_own = (lease.target, lease.item_class) == (row.target, row.item_class)
+        said = lease_bytes(network, lease.digest, lease.until)
+        return is_its_own and network.suite.verify(self._identity.public, said, lease.sig)
 
     async def _bring(self) -> None:
         records = self._own.living(self._clock.wall_s())
@@ -113,6 +134,15 @@ def _parts(records: Sequence[OwnRecord]) -> Iterator[Sequence[OwnRecord]]:
         size += record.size
     if records:
         yield records[start:]
+
+
+def _class_of(item: MutableItem) -> ItemClass:
+    """Return by what right we signed an item."""
+    if item.signer == item.subject:
+        return ItemClass.OWNER
+    token = item.delegation
+    is_delegate = token is not None and token.issuer == item.subject
+    return ItemClass.DELEGATE if is_delegate else ItemClass.MIRROR
 
 
 def _as_put(row: StoredItem, own: bytes) -> RankedItem:

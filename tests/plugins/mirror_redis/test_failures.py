@@ -382,6 +382,17 @@ async def test_m10_a_row_that_is_no_row_is_dropped_and_can_come_again(redis, ope
         assert await store.usage() == {}
 
 
+@pytest.mark.parametrize("facts", [b"", b"\x05", b"x\x04", b"\x00\x00\x00\x00\x01", b"\xff" * 9])
+async def test_m10_facts_of_any_bytes_never_stop_the_log(redis, opened, facts):
+    """Nobody has read the slot before: the log is where it is met."""
+    async with opened(redis) as (store, link):
+        items = [ranked(b"s%d" % i) for i in range(5)]
+        await store.put_many(items)
+        redis.send("HSET", b"dht:%s:3" % items[2].target.hex().encode(), "facts", facts)
+        assert len((await read_pages(store))[0].entries) == 4
+        assert link.counters["damaged"] == 1
+
+
 async def test_m10_a_damaged_block_is_not_served_and_is_asked_for_again(redis, opened):
     async with opened(redis) as (store, _):
         data = [b"block %d" % i for i in range(3)]

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import anyio
+import msgspec
+import pytest
 
+from mirror_redis import bringing
+from mirror_redis.bringing import Bringer
 from mirror_redis.own import OwnRecords
 from mirror_redis.service import StoreStatus
 from skycore.contracts.publish import Fact, Publisher
 from skycore.contracts.status import Health, StatusSource
 from skycore.contracts.store import Items
-from skycore.model.items import Kind, mutable_item_target
+from skycore.model.items import (
+    Kind,
+    RankedItem,
+    item_digest,
+    item_rank,
+    item_signed_bytes,
+    make_item,
+    make_lease,
+    mutable_item_target,
+)
 from skycore.node import Node
 from skycore.testing.contracts.store_model import lease_for, ranked
+from skycore.testing.fakes import FakeClock, identity
 from skycore.testing.redisserver import RedisServer
 
 HEALED_MAX_S = 60.0
@@ -109,3 +123,52 @@ async def test_the_newest_is_remembered_with_its_lease_and_bounded():
     assert own.bytes <= 5_000 and own.fallen == 51 - len(own)
     assert own.bytes == sum(record.size for record in own.living(0))
     assert not own.living(10**11) and not own.bytes and not len(own)
+
+
+def signed(salt: bytes, name: str = "me", **wrong) -> RankedItem:
+    """Return what somebody signed, as a gate ranks it, or not quite."""
+    who, until = identity(name), FakeClock().wall_s() + 500
+    item = make_item(who.network, who.secret, salt=salt, seq=7, until=until, v=b"v")
+    said = item_signed_bytes(who.network, item)
+    rank = item_rank(7, said, item.sig)
+    row = RankedItem(item.target, 3, rank, item_digest(said), item, b"x", 7)
+    return msgspec.structs.replace(row, **wrong)
+
+
+async def recalled(store, link) -> list:
+    me = identity("me")
+    own = OwnRecords(me.public, 1 << 20)
+    await Bringer(store, own, me, FakeClock(), 1.0)._recall()
+    return own.living(0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rank": b"\xff" * 40}, {"target": bytes(32)}, {"item_class": 1}, {"digest": bytes(32)}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_m8_what_others_moved_or_raised_is_not_brought_as_ours(redis, opened, wrong):
+    """Its signature is ours; where it lies, and above what, is not what we said."""
+    async with opened(redis) as (store, link):
+        await store.put_many([signed(b"good"), signed(b"bad", **wrong), signed(b"a", "mallory")])
+        assert [r.ranked.item.salt for r in await recalled(store, link)] == [b"good"]
+
+
+async def test_m8_a_lease_that_others_forged_is_not_brought_as_ours(redis, opened):
+    async with opened(redis) as (store, link):
+        one, two = signed(b"one"), signed(b"two")
+        me, mallory = identity("me"), identity("mallory")
+        await store.put_many([one, two])
+        later = one.item.until + 100
+        ours, forged = (make_lease(me.network, w.secret, r, later)
+                        for w, r in ((me, one), (mallory, two)))  # fmt: skip
+        await store.renew([ours, forged], 0)
+        leases = {r.ranked.item.salt: r.lease for r in await recalled(store, link)}
+        assert leases == {b"one": ours, b"two": None}
+
+
+async def test_m8_all_of_ours_is_remembered_where_pages_end_with_it(redis, opened, monkeypatch):
+    monkeypatch.setattr(bringing, "LISTED_AT_ONCE", 2)
+    async with opened(redis) as (store, link):
+        await store.put_many([signed(b"s%d" % n) for n in range(9)])
+        assert len(await recalled(store, link)) == 9
