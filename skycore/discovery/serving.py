@@ -15,10 +15,11 @@ import anyio
 
 from skycore.contracts.registry import Beats
 from skycore.contracts.runtime import Clock
+from skycore.contracts.status import Health
 from skycore.discovery.directory import Directory
 from skycore.errors import RequestRefusedError
 
-__all__ = ["CallerRates", "Uptimes", "started_at"]
+__all__ = ["CallerRates", "Uptimes", "brief", "judged", "started_at"]
 
 SLOT_S: Final = 300
 SLOTS_A_DAY: Final = 288
@@ -140,3 +141,20 @@ class Uptimes:
 def started_at(clock: Clock) -> str:
     """Return now as `/health` tells when a service started: RFC 3339, UTC."""
     return datetime.fromtimestamp(clock.wall_s(), UTC).isoformat().replace("+00:00", "Z")
+
+
+def brief(trouble: str) -> str:
+    """Return trouble without its details in brackets: the part that has it tells them once."""
+    return trouble.partition(" (")[0]
+
+
+def judged(directory: Directory, told: str, feed_trouble: str = "") -> tuple[Health, str]:
+    """Return how a server is that lists `told`, as far as its registry and the DHT go."""
+    if not directory.is_loaded:
+        why = f": {brief(directory.trouble)}" if directory.trouble else ""
+        return Health.DOWN, f"waits for its registry{why}"
+    if directory.trouble:
+        return Health.DEGRADED, f"{told}, as they were: {brief(directory.trouble)}"
+    if feed_trouble:
+        return Health.DEGRADED, f"{told}; the DHT is not told: {brief(feed_trouble)}"
+    return Health.OK, told

@@ -254,11 +254,12 @@ class Taking:
         if one.broken_at is None:
             one.broken_at = self._clock.now()
             log.warning(
-                "not followed any more name=%s source=%s error=%r",
+                "%s name=%s source=%s error=%r",
+                "not followed any more" if one.records else "cannot be followed yet",
                 self.name, one.source.name, str(trouble),
             )  # fmt: skip
             one.unsure_until = one.broken_at + BROKEN_MAX_S
-        one.trouble = str(trouble)[:200]
+        one.trouble = str(trouble).partition(" (")[0][:200]
 
     async def prolong(self) -> None:
         """Let what broken sources told live on, for up to `BROKEN_MAX_S`. Raises `StoreError`."""

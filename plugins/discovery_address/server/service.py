@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -11,6 +11,7 @@ from discovery_address.server.desk import AddressDesk
 from discovery_address.server.paths import PATHS
 from discovery_address.server.settings import AddressServerSettings
 from discovery_address.server.told import entries_in, entry_of
+from discovery_address.server.udp import UdpSide, open_udp_side
 from skycore import Live, Provider
 from skycore.contracts.dht import Mirror
 from skycore.contracts.discovery import EntrySource
@@ -19,12 +20,13 @@ from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.registry import Registry
 from skycore.contracts.runtime import Clock, Entropy, Identity, NodeInfo
-from skycore.contracts.status import Health, Status, StatusSource
+from skycore.contracts.status import Status, StatusSource
 from skycore.contracts.store import Items
 from skycore.discovery.answers import ErrorShape, problem_in
 from skycore.discovery.callers import Callers
 from skycore.discovery.directory import open_directory
 from skycore.discovery.feeding import Feeding, Outlet, open_feeding
+from skycore.discovery.serving import judged
 from skycore.discovery.taking import Taking, open_taking
 
 __all__ = [
@@ -122,9 +124,10 @@ async def open_exchange(
 class _Status:
     name = "address_resolver"
 
-    def __init__(self, desk: AddressDesk, exchange: AddressExchange) -> None:
+    def __init__(self, desk: AddressDesk, exchange: AddressExchange, udp: UdpSide) -> None:
         self._desk = desk
         self._exchange = exchange
+        self._udp = udp
 
     async def status(self) -> Status:
         """Return what is bound, how requests ended, and whether the DHT says the same."""
@@ -135,29 +138,23 @@ class _Status:
             "requests": dict(sorted(desk.counters.items())),
             "table_age_s": round(directory.age_s, 1) if directory.is_loaded else None,
         }
-        if directory.trouble:
-            fields["trouble"] = directory.trouble
         for part in (self._exchange.feeding, self._exchange.taking):
             fields |= part.status_fields() if part else {}
-        health, summary = _judged(directory.trouble, directory.is_loaded, fields)
+        told = f"{fields['binds']} binds of {len(directory)} keys"
+        health, summary = judged(directory, told, fields.get("feed_trouble", ""))
         return Status(health, summary, fields)
 
 
-def _judged(trouble: str, is_loaded: bool, fields: Mapping[str, Any]) -> tuple[Health, str]:
-    told = f"{fields['binds']} binds of {fields['subjects']} keys"
-    if not is_loaded:
-        return Health.DOWN, f"the table cannot be read: {trouble}"
-    if trouble:
-        return Health.DEGRADED, f"{told}, as they were: {trouble}"
-    if fields.get("feed_trouble"):
-        return Health.DEGRADED, f"{told}; the DHT is not told: {fields['feed_trouble']}"
-    return Health.OK, told
-
-
 @asynccontextmanager
-async def open_status(desk: AddressDesk, exchange: AddressExchange) -> AsyncIterator[StatusSource]:
+async def open_status(
+    desk: AddressDesk, exchange: AddressExchange, udp: UdpSide
+) -> AsyncIterator[StatusSource]:
     """Say how the server is."""
-    yield _Status(desk, exchange)
+    yield _Status(desk, exchange, udp)
 
 
-PROVIDERS: Final = (Provider(AddressDesk, open_desk), Provider(AddressExchange, open_exchange))
+PROVIDERS: Final = (
+    Provider(AddressDesk, open_desk),
+    Provider(AddressExchange, open_exchange),
+    Provider(UdpSide, open_udp_side),
+)

@@ -19,11 +19,12 @@ from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.registry import Registry
 from skycore.contracts.runtime import Clock, Entropy, Identity, NodeInfo
-from skycore.contracts.status import Health, Status, StatusSource
+from skycore.contracts.status import Status, StatusSource
 from skycore.contracts.store import Items
 from skycore.discovery.answers import problem_in
 from skycore.discovery.directory import Directory, open_directory
 from skycore.discovery.feeding import Feeding, Outlet, open_feeding
+from skycore.discovery.serving import judged
 from skycore.discovery.taking import open_taking
 from skycore.model.keys import parse_public
 
@@ -172,20 +173,9 @@ class _Status:
             fields["server_records"] = own.status_fields()
         if desk.taking is not None:
             fields.update(desk.taking.status_fields())
-        trouble = self._trouble()
+        feed_trouble = next((f.trouble for f in desk.feedings if f.trouble), "")
         said = f"{clients} clients, {servers} servers"
-        if not directory.is_loaded:
-            return Status(Health.DOWN, f"the registry was not read yet: {trouble}", fields)
-        if trouble:
-            return Status(Health.DEGRADED, f"{said}; {trouble}", fields)
-        return Status(Health.OK, said, fields)
-
-    def _trouble(self) -> str:
-        directory, feedings = self._desk.directory, self._desk.feedings
-        if directory.trouble:
-            return directory.trouble
-        said = next((feeding.trouble for feeding in feedings if feeding.trouble), "")
-        return f"not published: {said}" if said else ""
+        return Status(*judged(directory, said, feed_trouble), fields)
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -19,12 +19,13 @@ from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.registry import Registry
 from skycore.contracts.runtime import Clock, Entropy, Identity, NodeInfo, Workers
-from skycore.contracts.status import Health, Status, StatusSource
+from skycore.contracts.status import Status, StatusSource
 from skycore.contracts.store import Items
 from skycore.discovery.answers import ErrorShape, problem_in
 from skycore.discovery.callers import Callers
 from skycore.discovery.directory import open_directory
 from skycore.discovery.feeding import Feeding, Outlet, open_feeding
+from skycore.discovery.serving import judged
 from skycore.discovery.taking import Taking, open_taking
 
 __all__ = ["TABLE", "TransportExchange", "open_desk", "open_exchange", "open_routes", "open_status"]
@@ -131,23 +132,11 @@ class _Status:
             "requests": dict(sorted(desk.counters.items())),
             "table_age_s": round(directory.age_s, 1) if directory.is_loaded else None,
         }
-        if directory.trouble:
-            fields["trouble"] = directory.trouble
         for part in (self._exchange.feeding, self._exchange.taking):
             fields |= part.status_fields() if part else {}
-        health, summary = _judged(directory.trouble, directory.is_loaded, fields)
+        told = f"{len(fleet)} transports of {len(directory)} keys"
+        health, summary = judged(directory, told, fields.get("feed_trouble", ""))
         return Status(health, summary, fields)
-
-
-def _judged(trouble: str, is_loaded: bool, fields: Mapping[str, Any]) -> tuple[Health, str]:
-    told = f"{fields['transports']} transports of {fields['subjects']} keys"
-    if not is_loaded:
-        return Health.DOWN, f"the table cannot be read: {trouble}"
-    if trouble:
-        return Health.DEGRADED, f"{told}, as they were: {trouble}"
-    if fields.get("feed_trouble"):
-        return Health.DEGRADED, f"{told}; the DHT is not told: {fields['feed_trouble']}"
-    return Health.OK, told
 
 
 @asynccontextmanager
