@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date
 from typing import Any
@@ -189,11 +189,21 @@ class RedisRegistry:
         if after is not None:
             position_of(after, log_id, table, int(first), int(end))
             begun = begun_of(after)
+        listings = tuple(self._readable(rows))
         try:
-            listings = tuple(_listing(row) for row in rows)
+            place = int(stopped)
         except ValueError as bad:
             raise damaged(bad) from bad
-        return RegistryPage(listings, cursor_at(log_id, table, int(stopped), begun), bool(more))
+        return RegistryPage(listings, cursor_at(log_id, table, place, begun), bool(more))
+
+    def _readable(self, rows: Sequence[Sequence[bytes]]) -> Iterator[Listing]:
+        """Yield listings; a row that no server of ours wrote must not hide what comes after it."""
+        for row in rows:
+            try:
+                yield _listing(row)
+            except ValueError as bad:
+                self.link.counters["damaged"] += 1
+                log.error("%s", damaged(bad))
 
     async def sweep(self, table: str, limit: int) -> int:
         """End entries whose life is over."""

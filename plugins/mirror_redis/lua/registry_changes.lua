@@ -6,9 +6,11 @@ local after, now, limit, bytes_max = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumb
 local rows, size, place = {}, 0, after == '' and '0' or after
 
 local function row_of(subject)
-  local bodies = pairs_of(call('HGETALL', T .. 'entries:' .. subject))
-  local lives = call('HGETALL', T .. 'lives:' .. subject)
+  local flat, lives = redis.pcall('HGETALL', T .. 'entries:' .. subject),
+    redis.pcall('HGETALL', T .. 'lives:' .. subject)
   local row = {subject}
+  if flat.err or lives.err then return row end  -- somebody else's keys: it lists nothing
+  local bodies = pairs_of(flat)
   for i = 1, #lives, 2 do
     if bodies[lives[i]] and string.sub(lives[i + 1], 1, 16) > now then
       row[#row + 1], row[#row + 2] = lives[i], bodies[lives[i]]

@@ -257,3 +257,27 @@ async def test_a_redis_without_memory_says_so(own_redis, opened):
 def test_a_password_is_not_shown():
     settings = RedisRegistrySettings(url="redis://me:secret@host/0")
     assert "secret" not in repr(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize("way", ["subject", "entries", "lives", "end"])
+async def test_what_others_put_into_our_keys_hides_nothing_that_comes_after(redis, opened, way):
+    """A server reads on, or says what is wrong; it is not stuck, and does not end."""
+    async with opened(redis) as registry:
+        for name in (b"alice", b"bob", b"carol"):
+            await registry.write(TABLE, [RegistryWrite(name, put=entries(2))])
+        key = f"{registry.link.prefix}{TABLE}:"
+        if way == "subject":
+            redis.send("ZADD", f"{key}log", "2", "no hex")
+            redis.send("HSET", f"{key}entries:no hex", "k", "v")
+            redis.send("HSET", f"{key}lives:no hex", "k", "f" * 32)
+        elif way == "end":
+            redis.send("ZADD", f"{key}log", "+inf", b"bob".hex(), "+inf", b"alice".hex())
+        else:
+            redis.send("SET", f"{key}{way}:" + b"bob".hex(), "no hash")
+        follower = Follower(registry)
+        if way == "end":
+            with pytest.raises(StoreError, match="cannot be read"):
+                await follower.catch_up(limit=1)
+        else:
+            await follower.catch_up(limit=2)
+            assert {b"alice", b"carol"} <= set(follower.held)
