@@ -53,7 +53,8 @@ class AnotherStore(Exception):  # noqa: N818
 
 _AGAIN = "it is tried again by itself"
 _FAILURES = (
-    Failure("down", StoreUnreachableError, "it cannot be reached", _AGAIN, True),
+    Failure("down", StoreUnreachableError, "it cannot be reached",
+            "start it, or set url to where it is; it is tried again by itself", True),
     Failure("slow", StoreSlowError, "it does not answer in time", _AGAIN, True),
     Failure("wrong_password", StoreAuthError, "it refuses the user or password",
             "set the password: url, password_file or password_env", True, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,8 @@ __all__ = [
     "open_registry_status",
 ]
 
+log = logging.getLogger(__name__)
+
 
 class RegistryLink(Link):
     """The registry's own way to Redis: what wiring knows it by."""
@@ -35,6 +38,11 @@ async def open_registry_link(
     evicts, a cluster. One that is down is waited for; the servers answer from memory meanwhile.
     """
     async with open_link(settings, clock, RegistryLink) as link:
+        if not link.is_usable:
+            log.warning(
+                "no redis for the registry yet: the discovery services list and take nothing at=%s"
+                " hint='start it, or set [registry_redis] url to where it is'", link.where,
+            )  # fmt: skip
         yield link
 
 
