@@ -191,10 +191,10 @@ class RedisRegistry:
             begun = begun_of(after)
         listings = tuple(self._readable(rows))
         try:
-            place = int(stopped)
+            position = int(stopped)
         except ValueError as bad:
             raise damaged(bad) from bad
-        return RegistryPage(listings, cursor_at(log_id, table, place, begun), bool(more))
+        return RegistryPage(listings, cursor_at(log_id, table, position, begun), bool(more))
 
     def _readable(self, rows: Sequence[Sequence[bytes]]) -> Iterator[Listing]:
         """Yield listings; a row that no server of ours wrote must not hide what comes after it."""

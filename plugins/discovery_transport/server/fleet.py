@@ -110,7 +110,8 @@ class Fleet:
     def stats_of(self, subject: bytes) -> Mapping[str, int]:
         """Return how many transports of each type a key lists; empty for a key that lists none."""
         self._refresh()
-        types = Counter(self._rows[key].type for key in self._said.get(subject, ()))
+        said = self._said.get(subject, ())
+        types = Counter(self._rows[key].type for key in said if key in self._rows)
         return dict(sorted(types.items()))
 
     def said_by(self, subject: bytes) -> Mapping[bytes, bytes]:
@@ -221,11 +222,11 @@ class Fleet:
 
     def _make(self, key: bytes) -> Row | None:
         listers = self._directory.having(key)
-        if not listers:
-            return None
         # Where both edges list it, the word of the smaller one: all servers choose alike.
-        body = self._said[listers[0]][key]
-        entry = entry_in(body)
+        told = (self._said[lister][key] for lister in listers)
+        body, entry = next(((b, e) for b in told if (e := entry_in(b))), (b"", None))
+        if entry is None:
+            return None
         one_sided = len(listers) < len(set(entry.edges))
         said_sum = _digest(body + b"".join(listers))
         lister = listers[0].hex()

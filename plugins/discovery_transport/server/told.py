@@ -143,14 +143,17 @@ def body_of(t_id: uuid.UUID, edges: tuple[bytes, bytes], kind: str, label: str) 
     return _encoder.encode(Told(t_id, (edges[0].hex(), edges[1].hex()), kind, label))
 
 
-def entry_in(body: bytes) -> TransportEntry:
-    """Return a kept entry."""
-    return _kept.decode(body)
+def entry_in(body: bytes) -> TransportEntry | None:
+    """Return a kept entry; None for what no server of ours wrote: others may share a registry."""
+    try:
+        return _kept.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def entries_of(listing: Listing) -> Sequence[TransportEntry]:
     """Return what is published of a listing: its entries, without anything that moves."""
-    return tuple(_kept.decode(entry.body) for entry in listing.entries)
+    return tuple(found for entry in listing.entries if (found := entry_in(entry.body)))
 
 
 def entries_in(record: Record) -> Sequence[Listed]:

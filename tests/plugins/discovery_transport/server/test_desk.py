@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 
+import anyio
 import pytest
 
 from discovery_transport.server.fleet import SIDES
+from discovery_transport.server.told import entries_of
+from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.contracts.status import Health
 from skycore.model.packets import transport_id
 from skycore.testing.contracts.http import HttpRoutesContract
@@ -373,3 +376,23 @@ def test_the_rule_of_ids():
     other = "03ec4f6221e6b41b3740369fd8146c1be6229c7b265723b473c9822034bdbe1aa3"
     found = transport_id(bytes.fromhex(one), bytes.fromhex(other), "sudph")
     assert str(found) == "f1983e71-1681-0bda-bb08-c8ac60f1d6ac"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b'{"t_id":1}', b"[" * 5_000])
+async def test_a_body_that_others_put_into_the_registry_hides_nothing_else(tpd, people, tp, body):
+    """Lists, counts and status go on; what cannot be read is not told."""
+    alice, bob, carol, _ = people
+    await tpd.register(alice, tp(alice, bob), tp(alice, carol))
+    key = uuid.UUID(tp(alice, carol)["t_id"]).bytes
+    await tpd.registry.write(
+        "transport-discovery",
+        [RegistryWrite(who.public, put=(Listed(key, body),)) for who in (alice, carol)],
+    )
+    await tpd.register(bob, tp(alice, bob))  # so that the table is read again
+    await anyio.sleep(10)
+    for _ in range(2):
+        assert await tpd.listed() == {tp(alice, bob)["t_id"]}
+        counts = json.loads((await tpd.get("/all-transports/per-key-stats")).body)
+        assert counts[alice.public.hex()]["total"] == 1
+        assert (await tpd.status.status()).fields["transports"] == 1
+    assert len(entries_of(tpd.desk.directory.of(alice.public))) == 1
