@@ -14,17 +14,19 @@ from discovery_address.server.service import (
     open_status,
 )
 from discovery_address.server.settings import AddressServerSettings
+from discovery_address.server.udp import open_udp_side
 from skycore.contracts.runtime import NodeInfo
 from skycore.model.requests import signed, signed_old
-from skycore.testing import sim_backend
+from skycore.testing import SimNetwork, sim_backend
 from skycore.testing.contracts.http import call_app
 from skycore.testing.dictregistry import DictRegistry
-from skycore.testing.fakes import TEST_NETWORK, identity
+from skycore.testing.fakes import TEST_NETWORK, SeededEntropy, identity
 from skycore.testing.seams import SimClock
 
 INFO = NodeInfo("visor", ("discovery_address_server",), "1.2.3", "skycore-test")
 HOST = "ar.example"
 PUBLIC = "198.51.101.7"
+UDP_HOST = "198.51.100.1"
 
 
 class Resolver:
@@ -32,8 +34,9 @@ class Resolver:
 
     public = PUBLIC
 
-    def __init__(self, desk, routes, status, registry):
+    def __init__(self, desk, routes, status, registry, udp):
         self.desk, self.routes, self.status, self.registry = desk, routes, status, registry
+        self.udp = udp
 
     async def send(self, method, path, body=b"", headers=(), client=PUBLIC):
         root = self.routes.prefix
@@ -80,16 +83,24 @@ class Resolver:
 
 
 @asynccontextmanager
-async def opened(registry=None, **settings):
+async def opened(registry=None, network=None, seed=0, **settings):
     clock = SimClock()
     registry = registry or DictRegistry(clock)
     settings = AddressServerSettings(**{"requests_per_minute": 0, **settings})
     async with (
         open_desk(settings, registry, identity("server"), INFO, clock) as desk,
         open_routes(desk) as routes,
-        open_status(desk, AddressExchange(None, None)) as status,
+        open_udp_side(
+            settings,
+            desk,
+            identity("server"),
+            (network or SimNetwork()).host(UDP_HOST),
+            clock,
+            SeededEntropy(seed),
+        ) as udp,
+        open_status(desk, AddressExchange(None, None), udp) as status,
     ):
-        yield Resolver(desk, routes, status, registry)
+        yield Resolver(desk, routes, status, registry, udp)
 
 
 @pytest.fixture
