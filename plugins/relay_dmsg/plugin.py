@@ -2,61 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from skycore import hookimpl
+from relay_dmsg.client.plugin import dmsg_client
+from relay_dmsg.server.plugin import dmsg_server
 
 __all__ = ["dmsg_client", "dmsg_server"]
-
-
-class _Client:
-    """Reached through relays, and reaching others through them."""
-
-    @hookimpl
-    def skycore_settings(self) -> Any:
-        from relay_dmsg.settings import DmsgClientSettings
-
-        return DmsgClientSettings
-
-    @hookimpl
-    def skycore_services(self) -> Any:
-        from relay_dmsg.client.service import SERVICES
-
-        return SERVICES
-
-    @hookimpl
-    def skycore_transports(self) -> Any:
-        from relay_dmsg.client.service import open_type
-
-        return [open_type]
-
-    @hookimpl
-    def skycore_status(self) -> Any:
-        from relay_dmsg.client.service import open_status
-
-        return [open_status]
-
-
-class _Server:
-    """A relay for others."""
-
-    @hookimpl
-    def skycore_settings(self) -> Any:
-        from relay_dmsg.settings import DmsgServerSettings
-
-        return DmsgServerSettings
-
-    @hookimpl
-    def skycore_services(self) -> Any:
-        from relay_dmsg.server.service import SERVICES
-
-        return SERVICES
-
-    @hookimpl
-    def skycore_status(self) -> Any:
-        from relay_dmsg.server.service import open_status
-
-        return [open_status]
-
-
-dmsg_client, dmsg_server = _Client(), _Server()

@@ -1,20 +1,27 @@
-"""DMSG in worlds: visors behind NATs, a relay, and what holds them together."""
+"""DMSG in worlds: visors behind NATs, relays, and what becomes of them in trouble."""
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
+from relay_dmsg.client.door import Door
+from relay_dmsg.client.service import DmsgClient
+from relay_dmsg.server.relay import Relay
 from skycore.contracts.dht import Dht
+from skycore.contracts.rpc import Caller, Rpc
 from skycore.contracts.transport import Transports
+from skycore.errors import SkycoreError
 from skycore.model.items import make_item
 from skycore.testing import World
 from skycore.testing.nat import NatKind
 
-HIDDEN = {"transport_stcpr": {"listen": ""}}
+SERVER = {"node": {"enable": ["dmsg_server"]}}
+NAT = NatKind.SYMMETRIC
 
 
-def client(world, *servers, **more):
-    """Return settings of a visor that is reached through relays only."""
+def hidden(*servers, **more):
+    """Return settings of a visor that takes no connections but through relays."""
     return {
         "node": {"enable": ["dmsg_client"]},
         "dmsg_client": {"servers": [s.contact for s in servers], **more},
@@ -22,34 +29,259 @@ def client(world, *servers, **more):
     }
 
 
-SERVER = {"node": {"enable": ["dmsg_server"]}}
+def dmsg(node):
+    return node.get(DmsgClient)
 
 
 def sessions(node):
-    from relay_dmsg.client.service import DmsgClient
+    """Return the keys of the servers that a running node is attached to."""
+    return set(dmsg(node).keeper.sessions) if node.node else set()
 
-    return list(node.get(DmsgClient).keeper.sessions)
+
+async def attached(world, *nodes, count=1, limit_s=15):
+    return await world.until(
+        lambda: all(len(sessions(n)) >= count for n in nodes), limit_s=limit_s, what="attached"
+    )
 
 
-async def test_two_visors_behind_nats_talk_through_a_relay():
+async def call(node, remote, method="Overview"):
+    """Call a method of another node over a transport."""
+    arguments = {"remote": remote.public.hex(), "method": method, "params": {}}
+    return await node.get(Rpc).call(Caller(), "visor.tp_rpc", arguments)
+
+
+async def talks(world, one, other, limit_s):
+    """Wait until one reaches the other; return the seconds."""
+    began = anyio.current_time()
+    while True:
+        try:
+            await one.get(Transports).ensure(other.public, "user")
+            return anyio.current_time() - began
+        except SkycoreError as failed:
+            assert anyio.current_time() - began < limit_s, failed
+            world.check()
+            await anyio.sleep(0.2)
+
+
+@pytest.fixture
+async def world():
     async with World(seed=7) as world:
-        server = await world.full_node(SERVER)
-        alice, bob = await world.spawn(
-            "visor", n=2, settings=client(world, server), nat=NatKind.SYMMETRIC
-        )
-        await world.until(lambda: sessions(alice) and sessions(bob), limit_s=10)
-        link = await alice.get(Transports).ensure(bob.public, "user")
-        assert link.type == "dmsg"
-        await world.until(lambda: bob.get(Transports).find(alice.public), limit_s=5)
-        identity = alice.node.identity
-        item = make_item(
-            identity.network,
-            identity.secret,
-            salt=b"note",
-            seq=alice.clock.wall_ns(),
-            until=alice.clock.wall_s() + 600,
-            v=b"hello",
-        )
-        await alice.get(Dht).put(item)
-        found = await bob.get(Dht).get(alice.public, b"note", age_max_s=0)
-        assert found.item.v == b"hello"
+        yield world
+
+
+async def test_two_visors_behind_nats_talk_through_a_relay(world):
+    server = await world.full_node(SERVER)
+    alice, bob = await world.spawn("visor", n=2, settings=hidden(server), nat=NAT)
+    await attached(world, alice, bob)
+    link = await alice.get(Transports).ensure(bob.public, "user")
+    assert link.type == "dmsg"
+    await world.until(lambda: bob.get(Transports).find(alice.public), limit_s=5)
+    identity = alice.node.identity
+    item = make_item(
+        identity.network,
+        identity.secret,
+        salt=b"note",
+        seq=alice.clock.wall_ns(),
+        until=alice.clock.wall_s() + 600,
+        v=b"hello",
+    )
+    await alice.get(Dht).put(item)
+    found = await bob.get(Dht).get(alice.public, b"note", age_max_s=0)
+    assert found.item.v == b"hello"
+
+
+async def test_2810_rpc_works_through_a_relay(world):
+    """Upstream's RPC over transports never worked while its tests were green (#2810)."""
+    server = await world.full_node(SERVER)
+    (alice,) = await world.spawn("visor", settings=hidden(server), nat=NAT)
+    (bob,) = world.prepare("visor", settings=hidden(server), nat=NAT)
+    bob.settings["access_whitelist"] = {"hypervisors": [alice.public.hex()]}
+    await world.start(bob)
+    await attached(world, alice, bob)
+    answer = await call(alice, bob)
+    assert answer["public_key"] == bob.public.hex()
+    assert alice.get(Transports).find(bob.public).type == "dmsg"
+
+
+async def test_servers_are_found_in_the_dht_alone(world):
+    """M13, M14: no configuration, no HTTP; a server's record is enough."""
+    server = await world.full_node(SERVER)
+    await anyio.sleep(10)
+    (alice,) = await world.spawn("visor", settings=hidden(), nat=NAT)
+    assert await attached(world, alice, limit_s=30) <= 30
+    assert sessions(alice) == {server.public}
+
+
+async def test_l16_what_a_node_says_of_its_servers_leads_to_it(world):
+    """Alice and bob have no server in common; bob's record `dmsg` says through whom he is."""
+    seed = await world.full_node()
+    one, two = await world.spawn("fullnode", n=2, settings=SERVER)
+    just_one = {"sessions_min": 1}
+    (alice,) = await world.spawn("visor", settings=hidden(one, **just_one), nat=NAT, seeds=[seed])
+    (bob,) = await world.spawn("visor", settings=hidden(two, **just_one), nat=NAT, seeds=[seed])
+    await attached(world, alice, bob)
+    assert (sessions(alice), sessions(bob)) == ({one.public}, {two.public})
+    await anyio.sleep(5)
+    (address,) = await alice.get(Door).find(bob.public)
+    assert address.endpoint == two.contact
+    alice.get(Transports).addresses.forget(bob.public)
+    assert await talks(world, alice, bob, limit_s=20) <= 20
+    assert alice.get(Transports).find(bob.public).type == "dmsg"
+
+
+async def test_m13_a_server_is_reached_over_the_session_that_exists(world):
+    """Its own record says "server" and names no servers of its own: the session is a transport."""
+    server = await world.full_node(SERVER)
+    (alice,) = await world.spawn("visor", settings=hidden(server), nat=NAT, seeds=[])
+    await attached(world, alice)
+    before = world.network.connections(alice.address)
+    link = await alice.get(Transports).ensure(server.public)
+    assert link.type == "stcpr" and world.network.connections(alice.address) == before
+
+
+async def test_direct_is_preferred(world):
+    """A relay is the last resort: who takes connections is connected to."""
+    server = await world.full_node(SERVER)
+    (alice,) = await world.spawn("visor", settings=hidden(server), nat=NAT)
+    more = {**hidden(server), "transport_stcpr": {}}
+    (open_one,) = world.prepare("visor", settings=more)
+    open_one.settings["transport_stcpr"]["listen"] = f"{open_one.address}:7777"
+    await world.start(open_one)
+    await attached(world, alice, open_one)
+    await world.until(lambda: alice.get(Transports).find(open_one.public), limit_s=60)
+    assert alice.get(Transports).find(open_one.public).type == "stcpr"
+
+
+@pytest.mark.parametrize("how", ["kill", "power_off"])
+async def test_2942_a_server_that_is_gone_is_replaced(world, how):
+    """Killed: streams to live peers work again in 10 s. Silent: noticed in 20 s (#2942)."""
+    seed = await world.full_node()
+    one, two, three = await world.spawn("fullnode", n=3, settings=SERVER)
+    alice, bob = await world.spawn(
+        "visor",
+        n=2,
+        settings=hidden(one, two, sessions_max=2, sessions_min=2),
+        nat=NAT,
+        seeds=[seed],
+    )
+    for node in (alice, bob):
+        dmsg(node).servers.learn(three.public, f"{three.address}:7777")
+    await attached(world, alice, bob, count=2)
+    await talks(world, alice, bob, limit_s=5)
+    if how == "kill":
+        await world.kill(one)
+    else:
+        world.network.power_off(one.address)
+    noticed = 0 if how == "kill" else 20
+    took = await world.until(
+        lambda: all(len(sessions(n) - {one.public}) == 2 for n in (alice, bob)),
+        limit_s=noticed + 10,
+        what="another server",
+    )
+    assert took <= noticed + 10
+    await talks(world, alice, bob, limit_s=10)
+    link = alice.get(Transports).find(bob.public)
+    rows = await link_works(alice, bob)
+    assert link.type == "dmsg" and rows
+
+
+async def link_works(one, other):
+    """Tell whether bytes go through, by a DHT call."""
+    try:
+        await call(one, other)
+    except SkycoreError as refused:
+        return "authorised" in str(refused) or "whitelist" in str(refused)
+    return True
+
+
+async def test_the_only_server_restarts(world):
+    """It comes back under its key: clients attach again within 10 s of its return."""
+    server = await world.full_node(SERVER)
+    alice, bob = await world.spawn("visor", n=2, settings=hidden(server), nat=NAT)
+    await attached(world, alice, bob)
+    await talks(world, alice, bob, limit_s=5)
+    await world.kill(server)
+    await world.until(lambda: not sessions(alice) and not sessions(bob), limit_s=5)
+    await anyio.sleep(3)
+    await world.start(server)
+    await attached(world, alice, bob, limit_s=10)
+    assert await talks(world, alice, bob, limit_s=10) <= 10
+
+
+@pytest.mark.parametrize("order", ["server alice bob", "alice server bob", "alice bob server"])
+async def test_c40_any_order_of_starts(world, order):
+    """A client that starts before its server waits seconds for it, not minutes (C40, C55)."""
+    (server,) = world.prepare("fullnode", settings=SERVER)
+    alice, bob = world.prepare("visor", 2, settings=hidden(server), nat=NAT)
+    nodes = {"server": server, "alice": alice, "bob": bob}
+    for name in order.split():
+        await world.start(nodes[name])
+        await anyio.sleep(4)
+    await attached(world, alice, bob, limit_s=15)
+    assert await talks(world, alice, bob, limit_s=10) <= 10
+
+
+async def test_3810_a_quiet_node_redials_nothing_in_an_hour(world):
+    """The idle reaper and the redial loop fought (#3810, #4670)."""
+    server = await world.full_node(SERVER)
+    (alice,) = await world.spawn("visor", settings=hidden(server, sessions_min=1), nat=NAT)
+    await attached(world, alice)
+    await anyio.sleep(60)
+    relay, client = server.get(Relay), dmsg(alice)
+    before = (relay.counters["attached"], client.counters["attempts"], client.counters["seeks"])
+    up_since = client.keeper.sessions[server.public].since
+    await anyio.sleep(3_600)
+    after = (relay.counters["attached"], client.counters["attempts"], client.counters["seeks"])
+    assert after == before
+    assert client.keeper.sessions[server.public].since == up_since
+    kinds = [t.label for t in server.get(Transports).all() if t.remote == alice.public]
+    assert kinds == ["ephemeral"]  # a session is registered nowhere
+
+
+async def test_m13_servers_are_remembered_over_a_restart(world):
+    """Found once in the DHT; after a restart without anybody to ask, remembered."""
+    server = await world.full_node(SERVER)
+    await anyio.sleep(10)
+    (alice,) = await world.spawn("visor", settings=hidden(), nat=NAT)
+    await attached(world, alice, limit_s=30)
+    await world.stop(alice)
+    alice.settings["dht_kademlia"] = {"bootstrap": []}
+    alice.disk.pop("routing_table.msgpack", None)
+    await world.start(alice)
+    assert await attached(world, alice, limit_s=5) <= 5
+    assert sessions(alice) == {server.public}
+
+
+async def test_what_a_server_says_of_itself(world):
+    """Its record `dmsg-server`, with dht_bootstrap for a full node; renewed, not signed anew."""
+    server = await world.full_node(SERVER)
+    other = await world.full_node()
+    await anyio.sleep(30)
+    found = await other.get(Dht).get(server.public, b"dmsg-server", age_max_s=0)
+    entry = server.node.get(Relay)
+    assert entry is not None and found is not None
+    first = found.item
+    await anyio.sleep(900)
+    again = await other.get(Dht).get(server.public, b"dmsg-server", age_max_s=0)
+    assert again.item.seq == first.seq and again.until >= found.until
+    assert server.address.encode() in first.v
+
+
+async def test_700_cancels_at_any_moment_leave_nothing(world):
+    """Dials cut short all over the place (#700, #375): counts go back to zero."""
+    server = await world.full_node(SERVER)
+    alice, bob = await world.spawn("visor", n=2, settings=hidden(server), nat=NAT)
+    await attached(world, alice, bob)
+    for turn in range(40):
+        with anyio.move_on_after(0.005 * turn):
+            await alice.get(Transports).ensure(bob.public, "user")
+        link = alice.get(Transports).find(bob.public)
+        if link is not None:
+            await link.aclose("again")
+    relay = server.get(Relay)
+    await world.until(
+        lambda: len(relay.splices) <= 1 and relay.places.taken == 2 * len(relay.splices),
+        limit_s=10,
+    )
+    assert not relay.requests.taken and len(relay.sessions) == 2
+    assert sessions(alice) == sessions(bob) == {server.public}

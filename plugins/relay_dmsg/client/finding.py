@@ -14,10 +14,11 @@ import anyio
 from relay_dmsg.core.servers import Servers
 from relay_dmsg.numbers import KIND
 from skycore import Live
+from skycore.contracts.dht import Dht, DhtMode
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.runtime import Clock
 from skycore.discovery.sources import find_all, list_all, rank_records
-from skycore.errors import InvalidKeyError
+from skycore.errors import InvalidKeyError, SkycoreError
 from skycore.model.addresses import Address
 from skycore.model.entries import DmsgEntry, DmsgServerEntry
 from skycore.model.keys import KeySuite, PubKey, parse_public
@@ -41,6 +42,7 @@ class Finder:
         own: PubKey,
         servers: Servers,
         sources: Live[EntrySource],
+        dhts: Live[Dht],
         clock: Clock,
         *,
         lookup_s: float,
@@ -49,11 +51,14 @@ class Finder:
         self._own = own
         self._servers = servers
         self._sources = sources
+        self._dhts = dhts
         self._clock = clock
         self._lookup_s = lookup_s
 
     async def learn_servers(self) -> int:
         """Ask for all servers there are; return how many of them are news. Raises nothing."""
+        for dht in self._dhts:
+            await self._pull(dht)
         listings = await list_all(self._sources, DMSG_SERVER, wait_s=LIST_S)
         records = [r for known in listings.by_source.values() for r in known.records]
         news = 0
@@ -62,6 +67,16 @@ class Finder:
             best = rank_records((r for r in records if r.subject == subject), now_s)[0]
             news += self._learn(best.body)
         return news
+
+    async def _pull(self, dht: Dht) -> None:
+        """Let a regular node fetch the servers' records: it holds only those near its id."""
+        if dht.mode is DhtMode.FULL:
+            return
+        with anyio.move_on_after(LIST_S):
+            try:
+                await dht.sync(salt=DMSG_SERVER)
+            except SkycoreError as failed:
+                log.debug("no servers from the DHT error=%r", str(failed))
 
     async def find(self, remote: PubKey) -> tuple[Address, ...]:
         """Return by which servers a key says that it can be reached. Raises nothing."""

@@ -19,6 +19,7 @@ from relay_dmsg.core.servers import Servers, parse_server
 from relay_dmsg.numbers import TO_CLIENT
 from relay_dmsg.settings import DmsgClientSettings
 from skycore import Live, Provider
+from skycore.contracts.dht import Dht
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
@@ -73,6 +74,7 @@ async def open_client(
     namespaces: Namespaces,
     presences: Live[DmsgPresence],
     sources: Live[EntrySource],
+    dhts: Live[Dht],
     identity: Identity,
     clock: Clock,
     entropy: Entropy,
@@ -84,7 +86,7 @@ async def open_client(
     suite, own, dice = identity.network.suite, identity.public, entropy.random()
     servers = _known(Servers(suite, dice), settings, identity, files)
     counters: Counter[str] = Counter()
-    finder = Finder(suite, own, servers, sources, clock, lookup_s=settings.lookup_s)
+    finder = Finder(suite, own, servers, sources, dhts, clock, lookup_s=settings.lookup_s)
     async with carrier.listen(TO_CLIENT) as listener, anyio.create_task_group() as tasks:
 
         def attached() -> Sequence[PubKey]:

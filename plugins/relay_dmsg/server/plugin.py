@@ -1,0 +1,34 @@
+"""What `dmsg_server` adds to a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skycore import hookimpl
+
+__all__ = ["dmsg_server"]
+
+
+class _Server:
+    """A relay for others."""
+
+    @hookimpl
+    def skycore_settings(self) -> Any:
+        from relay_dmsg.settings import DmsgServerSettings
+
+        return DmsgServerSettings
+
+    @hookimpl
+    def skycore_services(self) -> Any:
+        from relay_dmsg.server.service import SERVICES
+
+        return SERVICES
+
+    @hookimpl
+    def skycore_status(self) -> Any:
+        from relay_dmsg.server.service import open_status
+
+        return [open_status]
+
+
+dmsg_server = _Server()
