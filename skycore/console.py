@@ -1,7 +1,9 @@
 """What a command is handed: the way to the node, and the way to the person.
 
 Why in the kernel: every plugin's commands must talk to the running node alike, print tables to
-people and JSON to programs alike, and show progress only where somebody looks.
+people and JSON to programs alike, and show progress only where somebody looks. And because what is
+shown was written by strangers (names of services, versions, reasons): here, and nowhere else, it
+loses what would move a terminal's cursor, change its title or forge a line.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skycore.errors import LocalProtocolError, SkycoreError
+from skycore.logs import printable, printable_json, printable_text
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -148,7 +151,13 @@ class Console:
 
     def note(self, line: str) -> None:
         """Tell a person something beside the result: on stderr, so programs read the result."""
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(printable_text(line) + "\n")
+
+    def line(self, text: str, data: Any) -> None:
+        """Print one of many results at once: `text` for a person, `data` as a line of JSON."""
+        line = _json(data) if self.context.as_json else printable(text)
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
     @property
     def is_terminal(self) -> bool:
@@ -166,11 +175,11 @@ class Console:
     def show(self, result: Any, render: Callable[[Any], object] | None = None) -> None:
         """Print a result: JSON where asked for, else `render(result)` (text or rich object)."""
         if self.context.as_json:
-            sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.write(_json(result, indent=2) + "\n")
             return
-        shown = render(result) if render else json.dumps(result, indent=2, ensure_ascii=False)
+        shown = render(result) if render else _json(result, indent=2)
         if isinstance(shown, str):
-            sys.stdout.write(shown + "\n")
+            sys.stdout.write(printable_text(shown) + "\n")
         else:
             self.rich.print(shown)
 
@@ -183,7 +192,7 @@ class Console:
         for name in columns:
             table.add_column(name, overflow="fold")
         for row in rows:
-            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+            table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
         return table
 
     def pairs(self, rows: Sequence[tuple[str, object]]) -> object:
@@ -195,15 +204,20 @@ class Console:
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(Text(name, style="bold"), Text(str(value)))
+            table.add_row(Text(printable(name), style="bold"), Text(printable_text(str(value))))
         return table
 
     def stack(self, *parts: object) -> object:
-        """Return tables and lines one below the other, for `show`."""
+        """Return tables and lines one below the other, for `show`; a newline makes no new line."""
         from rich.console import Group
         from rich.text import Text
 
-        return Group(*(Text(p) if isinstance(p, str) else p for p in parts))  # type: ignore[arg-type]
+        shown = (Text(printable(p)) if isinstance(p, str) else p for p in parts)
+        return Group(*shown)  # type: ignore[arg-type]
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return printable_json(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 class _Bar:
@@ -224,8 +238,13 @@ class _Bar:
 
     def update(self, done: int, total: int, text: str) -> None:
         """Move the bar."""
+        from rich.markup import escape
+
         self._progress.update(
-            self._task, completed=done, total=total or None, description=text or None
+            self._task,
+            completed=done,
+            total=total or None,
+            description=escape(printable(text)) or None,
         )
 
     def __enter__(self) -> _Bar:

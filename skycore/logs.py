@@ -13,7 +13,15 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal
 
-__all__ = ["LimitedLog", "LogFormat", "node_name", "printable", "set_up_logs"]
+__all__ = [
+    "LimitedLog",
+    "LogFormat",
+    "node_name",
+    "printable",
+    "printable_json",
+    "printable_text",
+    "set_up_logs",
+]
 
 LogFormat = Literal["text", "json"]
 node_name: ContextVar[str] = ContextVar("node_name", default="")
@@ -21,11 +29,24 @@ node_name: ContextVar[str] = ContextVar("node_name", default="")
 
 _CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))}
 _CONTROL |= {i: f"\\u{i:04x}" for i in (0x2028, 0x2029, *range(0x202A, 0x202F))}
+_CONTROL |= {i: f"\\u{i:04x}" for i in range(0x2066, 0x206A)}
+_JSON_CONTROL = {i: f"\\u{i:04x}" for i in _CONTROL if i >= 127}
+"""JSON has its own escapes for the others, and newlines between its values."""
 
 
 def printable(text: str) -> str:
     """Return text that cannot move the cursor or forge a line: control characters are shown."""
     return text.translate(_CONTROL)
+
+
+def printable_text(text: str) -> str:
+    """Return the same of a text of several lines: tabs and its newlines stay."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def printable_json(text: str) -> str:
+    """Return the same of JSON: it still says what it said, in characters that move nothing."""
+    return text.translate(_JSON_CONTROL)
 
 
 def _channel(name: str) -> str:

@@ -178,6 +178,6 @@ def _report(bad: SkycoreError) -> int:
     from skycore.logs import printable
 
     where = "".join(f" ({note})" for note in getattr(bad, "__notes__", ()))
-    sys.stderr.write(f"error: {printable(str(bad))}{where}\n")
+    sys.stderr.write(f"error: {printable(str(bad) + where)}\n")
     sys.stderr.write(f"hint: {printable(bad.hint or 'add --help to see how it is used')}\n")
     return 2 if isinstance(bad, ConfigError | PluginError | WiringError) else 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -286,16 +284,12 @@ async def _catch_up(console: Console, client: Client, salt: str | None) -> None:
 
 def _note(console: Console, text: str) -> None:
     if console.is_terminal:
-        sys.stderr.write(f"({text})\n")
+        console.note(f"({text})")
 
 
 def _print_change(console: Console, change: dict[str, Any]) -> None:
     item = change["item"]
-    if console.context.as_json:
-        line = json.dumps(change, ensure_ascii=False)
-    else:
-        now = when(item["stored_at"])[11:19]
-        value = f"until {when(item['until'])}" if change["what"] == "renewed" else brief_value(item)
-        line = f"{now} {change['what']:<8}{item['salt']:<10} {item['subject'][:16]}… {value}"
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    now = when(item["stored_at"])[11:19]
+    value = f"until {when(item['until'])}" if change["what"] == "renewed" else brief_value(item)
+    line = f"{now} {change['what']:<8}{item['salt']:<10} {item['subject'][:16]}… {value}"
+    console.line(line, change)
