@@ -129,7 +129,10 @@ class SqliteRegistry:
                     calls = self._waiting[:CALLS_MAX]
                     del self._waiting[:CALLS_MAX]
                     self._round_trips += 1
-                    await self._workers.run(lambda: self._run(calls))
+                    try:
+                        await self._workers.run(lambda: self._run(calls))
+                    finally:  # cancelled before a worker was free: the others' next turn
+                        self._waiting[:0] = [each for each in calls if not each.is_done]
                     if self._is_another:
                         self._is_another = False
                         for table in self._bells:

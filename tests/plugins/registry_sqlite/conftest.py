@@ -25,10 +25,10 @@ class OneFolder:
 def opened():
     """Return a function that opens the registry of a folder."""
 
-    def opened(folder, clock=None, **settings):
+    def opened(folder, clock=None, workers=None, **settings):
         return open_sqlite_registry(
             SqliteRegistrySettings(**settings), OneFolder(folder), clock or FakeClock(),
-            SeededEntropy(next(_seeds)), InlineWorkers(),
+            SeededEntropy(next(_seeds)), workers or InlineWorkers(),
         )  # fmt: skip
 
     return opened

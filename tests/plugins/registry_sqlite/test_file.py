@@ -251,3 +251,44 @@ async def test_a_full_disk_is_said_and_goes_on_by_itself(tmp_path, opened, disks
             [done] = await registry.write(TABLE, large)
             assert done.next_nonce == nonce + 1
             assert len(await listed(registry)) == 2
+
+
+class BusyWorkers:
+    """Workers that are all busy until `free` is set; who waits for one may be cancelled."""
+
+    def __init__(self):
+        self.free = anyio.Event()
+        self.free.set()
+
+    async def run(self, function):
+        await self.free.wait()
+        return function()
+
+
+async def test_a_caller_that_is_cancelled_takes_no_others_calls_with_it(tmp_path, opened):
+    """Those that would have been done in its turn are done in the next one."""
+    workers, results = BusyWorkers(), []
+    async with opened(tmp_path, workers=workers) as registry, anyio.create_task_group() as tasks:
+
+        async def write(name):
+            write = RegistryWrite(name, put=entries(1))
+            results.extend(await registry.write(TABLE, [write]))
+
+        async def ask(scope):
+            with scope:
+                await registry.next_nonce(TABLE, b"alice")
+
+        workers.free = first = anyio.Event()
+        scope = anyio.CancelScope()
+        for work, about in ((write, b"a"), (ask, scope), (write, b"b"), (write, b"c")):
+            tasks.start_soon(work, about)
+            await anyio.wait_all_tasks_blocked()
+        workers.free = second = anyio.Event()
+        first.set()  # the first turn is over; the second one's driver is the one that asks
+        await anyio.wait_all_tasks_blocked()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        second.set()
+        await anyio.wait_all_tasks_blocked()
+        assert [result.changed for result in results] == [True] * 3
+        assert sorted(await listed(registry)) == [b"a", b"b", b"c"]
