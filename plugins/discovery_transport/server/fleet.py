@@ -86,6 +86,9 @@ class Fleet:
         self._packed: dict[str, Whole] = {}
         self._packing = anyio.Lock()
         self._one_sided = 0
+        self._types: Counter[str] = Counter()
+        self._counts: dict[bytes, bytes] = {}
+        """By subject: its part of PER_KEY, until it lists something else."""
         self.built = 0
         """How many lists were put together."""
 
@@ -147,22 +150,28 @@ class Fleet:
             return found
 
     def _build(self, kind: str) -> bytes:
-        rows = [self._rows[key] for key in self._ordered()]
         if kind == STATS:
-            return self._stats(rows)
+            return self._stats()
         if kind == PER_KEY:
-            by_type = {subject: self.stats_of(subject) for subject in sorted(self._said)}
-            table = {k.hex(): {"total": sum(n.values()), **n} for k, n in by_type.items()}
-            return msgspec.json.encode(table)
+            return b"{" + b",".join(map(self._counts_of, sorted(self._said))) + b"}"
+        rows = [self._rows[key] for key in self._ordered()]
         if kind == NO_SELF:
             rows = [row for row in rows if row.edges[0] != row.edges[1]]
         bodies: Iterable[bytes] = (row.marked if kind == SIDES else row.body for row in rows)
         return b"[" + b",".join(bodies) + b"]"
 
-    def _stats(self, rows: Sequence[Row]) -> bytes:
+    def _counts_of(self, subject: bytes) -> bytes:
+        found = self._counts.get(subject)
+        if found is None:
+            by_type = self.stats_of(subject)
+            counts = msgspec.json.encode({"total": sum(by_type.values()), **by_type})
+            found = self._counts[subject] = b'"%s":%s' % (subject.hex().encode(), counts)
+        return found
+
+    def _stats(self) -> bytes:
         told = {
-            "total_transports": len(rows),
-            "by_type": dict(sorted(Counter(row.type for row in rows).items())),
+            "total_transports": len(self._rows),
+            "by_type": dict(sorted(self._types.items())),
             "unique_visors": len(self._said),
             "one_sided": self._one_sided,
         }
@@ -201,6 +210,7 @@ class Fleet:
     def _note(self, listing: Listing) -> set[bytes]:
         """Take what a subject lists now; return the ids of transports that this may alter."""
         before = self._said.pop(listing.subject, {})
+        self._counts.pop(listing.subject, None)
         after = {entry.key: entry.body for entry in listing.entries}
         if after:
             self._said[listing.subject] = after
@@ -215,6 +225,9 @@ class Fleet:
                 self._sum = (self._sum + sign * row.sum) % _TAG_MOD
                 self._said_sum = (self._said_sum + sign * row.said_sum) % _TAG_MOD
                 self._one_sided += sign * row.one_sided
+                self._types[row.type] += sign
+                if not self._types[row.type]:
+                    del self._types[row.type]
         if new is not None:
             self._rows[key] = new
         if (old is None) != (new is None):
