@@ -28,7 +28,7 @@ from skycore.model.numbers import Port
 __all__ = ["Reach"]
 
 FAR_RTT_S = 60.0
-REACHES_MAX = 16
+REACHES_MAX = 32
 """Dials that may at one time wait for a server of somebody else's to be reached first: each keeps
 one of the manager's places for dials, and needs a second."""
 
@@ -144,7 +144,8 @@ class Reach:
         return CarriedStream(stream, remote)
 
     async def _reach(self, server: Server) -> None:
-        if server.key in self._keeper.sessions:
+        link = self._transports.find(server.key)
+        if link is not None and link.type != KIND:
             return
         if self._reaching.total() >= REACHES_MAX:
             raise DialError("too many dials wait for servers of others")

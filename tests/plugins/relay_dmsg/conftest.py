@@ -123,9 +123,9 @@ class Bench:
         relay.links = links
         return relay
 
-    async def client(self, name, *servers, sources=(), **settings):
+    async def client(self, name, *servers, sources=(), waiting_max=64, **settings):
         """Run a client; return its door, with `door.client` and `door.links`."""
-        door, links = Door(8), Links(self.exchange)
+        door, links = Door(waiting_max), Links(self.exchange)
         listening = await self.stack.enter_async_context(door.listen())
         assert listening is door
         texts = tuple(f"{self.key(s).hex()}@10.0.0.9:1" for s in servers)

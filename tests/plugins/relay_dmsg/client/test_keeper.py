@@ -1,0 +1,192 @@
+"""Keeping sessions: how many, which, and how quietly."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from relay_dmsg.client.keeper import PULSE_S
+from relay_dmsg.client.service import SERVERS_FILE
+from skycore.contracts.discovery import Record, Records
+from skycore.errors import DiscoveryError
+from skycore.model.entries import DmsgClient, DmsgEntry, DmsgServerEntry
+
+FAR = 4_000_000_000
+
+
+class Source:
+    """Says what it is told to say."""
+
+    name, is_local = "told", False
+    salts = None
+
+    def __init__(self, bench, servers=(), clients=None):
+        self.bench, self.servers, self.clients = bench, list(servers), clients or {}
+        self.asked = 0
+        self.is_down = False
+
+    def server(self, name):
+        body = DmsgServerEntry(self.bench.key(name).hex(), "10.0.0.9:1")
+        return Record(b"dmsg-server", self.bench.key(name), body, 1, FAR, "told", None)
+
+    async def find(self, salt, subject):
+        if self.is_down:
+            raise DiscoveryError("down")
+        names = {bytes(self.bench.key(n)): n for n in (*self.servers, *self.clients)}
+        name = names.get(bytes(subject))
+        if name is None:
+            return None
+        if salt == b"dmsg-server":
+            return self.server(name)
+        body = DmsgEntry(self.bench.key(name).hex(), client=DmsgClient(self.clients[name]))
+        return Record(salt, subject, body, 1, FAR, "told", None)
+
+    async def records(self, salt):
+        self.asked += 1
+        if self.is_down:
+            raise DiscoveryError("down")
+        return Records(tuple(self.server(n) for n in self.servers), "told", 1, True)
+
+
+def attached(door):
+    return set(door.client.keeper.sessions)
+
+
+async def test_keeps_as_many_as_wanted_of_those_found(bench):
+    for n in range(5):
+        await bench.server(f"s{n}")
+    door = await bench.client("alice", sources=(Source(bench, [f"s{n}" for n in range(5)]),))
+    await bench.until(lambda: len(attached(door)) == 2)
+    await anyio.sleep(100)
+    assert len(attached(door)) == 2
+
+
+async def test_configured_ones_are_all_used(bench):
+    for n in range(4):
+        await bench.server(f"s{n}")
+    door = await bench.client("alice", "s0", "s1", "s2", "s3", sessions_max=3)
+    await bench.until(lambda: len(attached(door)) == 3)
+    await anyio.sleep(100)
+    assert len(attached(door)) == 3
+
+
+async def test_a_lost_server_is_replaced_in_10_s(bench):
+    for n in range(3):
+        await bench.server(f"s{n}")
+    source = Source(bench, ["s0", "s1", "s2"])
+    door = await bench.client("alice", sources=(source,))
+    await bench.until(lambda: len(attached(door)) == 2)
+    source.is_down = True
+    lost = sorted(attached(door))[0]
+    bench.exchange.stop(lost)
+    await bench.until(lambda: len(attached(door) - {lost}) == 2, limit_s=10)
+
+
+async def test_4834_one_dial_at_a_time_to_a_server(bench):
+    """N parallel dials to one server (#4834)."""
+    await bench.server("s0")
+    door = await bench.client("alice", "s0", sources=(Source(bench, ["s0"]),))
+    keeper = door.client.keeper
+    for _ in range(50):
+        keeper.look_again()
+        await anyio.sleep(0.001)
+    await bench.until(lambda: attached(door))
+    assert door.client.counters["attempts"] == 1
+
+
+async def test_4475_a_dead_server_is_dialled_ever_more_rarely(bench):
+    """A dead destination was redialled in a loop: 92 % of a core (#4475)."""
+    bench.exchange.down.add(bench.key("dead"))
+    door = await bench.client("alice", "dead")
+    await anyio.sleep(3_600)
+    assert 60 <= door.client.counters["attempts"] <= 90
+    await bench.server("dead")
+    bench.exchange.down.clear()
+    await bench.until(lambda: attached(door), limit_s=75)
+
+
+async def test_a_server_that_refuses_is_not_hammered(bench):
+    await bench.server("full", sessions_max=1)
+    await bench.attach("carol", "full")
+    door = await bench.client("alice", "full")
+    await anyio.sleep(600)
+    assert not attached(door) and door.client.counters["attempts"] <= 20
+    assert "BUSY" in door.client.servers.find(bench.key("full")).trouble
+
+
+async def test_3810_a_quiet_hour_is_pulses_only(bench):
+    await bench.server("s0")
+    await bench.server("s1")
+    source = Source(bench, ["s0", "s1"])
+    door = await bench.client("alice", sources=(source,))
+    await bench.until(lambda: len(attached(door)) == 2)
+    before = (door.client.counters["attempts"], bench.exchange.dials, source.asked)
+    moved = bench.exchange.bytes_moved
+    await anyio.sleep(3_600)
+    assert (door.client.counters["attempts"], bench.exchange.dials, source.asked) == before
+    pulses = 2 * 3_600 / PULSE_S
+    assert bench.exchange.bytes_moved - moved <= 4 * (pulses + 2)
+
+
+async def test_a_session_that_never_lasts_is_tried_ever_more_rarely(bench):
+    """Two processes with one key replace each other's session for ever; slowly."""
+    relay = await bench.server("s0")
+    one = await bench.client("alice", "s0")
+    await bench.until(lambda: attached(one))
+    for _ in range(40):
+        stream = await bench.attach("alice", "s0")
+        await anyio.sleep(3)
+        await stream.aclose()
+    assert relay.counters["attached"] <= 55
+
+
+async def test_remembered_servers_come_back_and_nonsense_is_no_trouble(bench):
+    await bench.server("s0")
+    door = await bench.client("alice", "s0")
+    await bench.until(lambda: attached(door))
+    bench.files.kept[SERVERS_FILE] = bench.files.kept[SERVERS_FILE]
+    again = await bench.client("bob")
+    await bench.until(lambda: attached(again))
+    bench.files.kept[SERVERS_FILE] = b"\xc1nonsense"
+    third = await bench.client("carol")
+    await anyio.sleep(5)
+    assert not attached(third)
+
+
+@pytest.mark.parametrize("down", [0, 1, 2])
+async def test_any_mixture_of_ways_to_know_a_server_will_do(bench, down):
+    """M13: configuration, discovery, memory; one of them is enough."""
+    await bench.server("s0")
+    ways = [("s0",), ["s0"], True]
+    ways[down] = None
+    if ways[2]:
+        first = await bench.client("dave", "s0")
+        await bench.until(lambda: attached(first))
+    source = Source(bench, ways[1] or ())
+    source.is_down = ways[1] is None
+    door = await bench.client("alice", *(ways[0] or ()), sources=(source,))
+    await bench.until(lambda: attached(door))
+
+
+async def test_what_a_key_says_of_its_servers_is_found_with_their_addresses(bench):
+    server = bench.key("s0").hex()
+    source = Source(bench, ["s0"], {"bob": (server, "nonsense", bench.key("unknown").hex())})
+    door = await bench.client("alice", sources=(source,), sessions_min=0)
+    (address,) = await door.find(bench.key("bob"))
+    assert (address.kind, address.endpoint) == ("dmsg", f"{server}@10.0.0.9:1")
+    assert await door.find(bench.key("nobody")) == ()
+    source.is_down = True
+    assert await door.find(bench.key("bob")) == ()
+
+
+async def test_its_record_names_its_servers_and_changes_with_them(bench):
+    await bench.server("s0")
+    door = await bench.client("alice", "s0")
+    await bench.until(lambda: attached(door))
+    await anyio.sleep(2)
+    mine = [f for f in bench.published.facts if f.salt == b"dmsg"]
+    assert len(mine) == 1 and bench.key("s0").hex().encode() in mine[0].v
+    bench.exchange.stop(bench.key("s0"))
+    await anyio.sleep(5)
+    mine = [f for f in bench.published.facts if f.salt == b"dmsg"]
+    assert len(mine) == 2 and bench.key("s0").hex().encode() not in mine[1].v
