@@ -77,7 +77,7 @@ class AddressBook:
             if pinned:
                 entry.pinned, entry.failures = True, 0
                 new = True
-        for address in _best_first(known)[HELLO_ADDRESSES_MAX:]:
+        for address in _worth_keeping(known)[HELLO_ADDRESSES_MAX:]:
             del known[address]
         if new:
             self._on_new(key)
@@ -127,6 +127,21 @@ class AddressBook:
 
 def _best_first(known: dict[Address, _Known]) -> list[Address]:
     return sorted(known, key=lambda address: known[address].score(), reverse=True)
+
+
+def _worth_keeping(known: dict[Address, _Known]) -> list[Address]:
+    """Return addresses in the order in which they keep their place.
+
+    Not the order of dialling: who names many new places must not push out what the operator pinned,
+    nor where the key was last, because it does not answer just now.
+    """
+    last = max((entry.worked for entry in known.values()), default=0)
+
+    def worth(address: Address) -> tuple[bool, bool, tuple[bool, int, bool, int]]:
+        entry = known[address]
+        return entry.pinned, bool(last) and entry.worked == last, entry.score()
+
+    return sorted(known, key=worth, reverse=True)
 
 
 def _is_sound(address: Address) -> bool:

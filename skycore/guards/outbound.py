@@ -79,9 +79,11 @@ class Outbound:
         """Try every address until one leads to exactly this key. Raises `DialError`.
 
         Where somebody can be asked, known addresses have a part of the time; those that it did not
-        suffice for come last.
+        suffice for come last. What was looked up enters the book once it has worked: were it there
+        before, each new lie would push out what is true, and end the wait between dials.
         """
         tried: dict[Address, str] = {}
+        dial.so_far = tried
         ways = self._ways(remote)
         can_ask = self._can_look_up
         with anyio.move_on_after(self._known_limit_s if can_ask else None):
@@ -91,8 +93,6 @@ class Outbound:
         error = _failed(remote, tried)
         if can_ask and dial.known_failed(error):
             found = await self._look_up(remote)
-            if found.addresses:
-                self._book.learn(Contact(remote, found.addresses))
             ways = [*self._to(found.addresses), *ways]
             link = await self._try(remote, dial, [w for w in ways if w[1] not in tried], tried)
             if link is not None:
@@ -165,6 +165,8 @@ class Outbound:
                 self._book.failed(remote, address)
                 tried[address] = str(bad)
                 continue
+            if address.endpoint:  # one that was looked up is learnt now, and not before
+                self._book.learn(Contact(remote, (address,)))
             self._book.worked(remote, address)
             try:
                 return self._welcome(kind.name, dial.label, channel, host)

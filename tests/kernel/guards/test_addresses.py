@@ -136,3 +136,19 @@ def test_loopback_means_this_machine_only_to_those_on_it():
 
 def test_another_types_endpoints_are_left_as_they_are():
     assert as_seen((at("relay-key", kind="dmsg"),), "192.0.2.1") == (at("relay-key", kind="dmsg"),)
+
+
+def test_many_new_places_push_out_neither_what_is_pinned_nor_where_the_key_was_last():
+    book = AddressBook()
+    learn(book, "pinned:1", pinned=True)
+    learn(book, "once:1", "older:1")
+    book.worked(KEY, at("older:1"))
+    book.worked(KEY, at("once:1"))
+    for endpoint in ("pinned:1", "once:1", "older:1"):  # it is away for a moment
+        book.failed(KEY, at(endpoint))
+    learn(book, *(f"lie{i}:1" for i in range(HELLO_ADDRESSES_MAX)))
+    found = book.find(KEY)
+    assert len(found) == HELLO_ADDRESSES_MAX
+    assert {at("pinned:1"), at("once:1")} <= set(found)
+    assert at("older:1") not in found
+    assert found[0] == at("lie0:1")  # the order of dialling is as before
