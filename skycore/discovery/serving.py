@@ -62,6 +62,15 @@ class CallerRates:
         if tokens < 1.0:
             raise RequestRefusedError(self._message, code=429, hint="send changes together")
 
+    def give_back(self, public: bytes) -> None:
+        """Do not count a request whose nonce was not the next one.
+
+        Whoever saw a signed request can send it again; that must not use up its signer's rate.
+        """
+        found = self._buckets.get(public)
+        if found is not None:  # where it stands among those that are forgotten stays as it is
+            self._buckets[public] = min(self._burst, found[0] + 1.0), found[1]
+
 
 class Uptimes:
     """How much of the last seven days subjects were seen: rows for `/uptimes`.

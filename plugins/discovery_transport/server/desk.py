@@ -120,6 +120,8 @@ class TransportDesk:
         """Do what a caller says of itself, and use its nonce up, in one round trip."""
         write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
         (written,) = await self.directory.write((write,))
+        if written.error == "nonce":
+            self._rates.give_back(caller.public)
         return check(written)
 
     async def _seen(self, asked: Asked) -> None:
@@ -150,9 +152,12 @@ class TransportDesk:
 
     def _checked(self, told: Sequence[Any], caller: Caller) -> tuple[Listed, ...]:
         most = self.settings.transports_max
-        if len(told) > most:
-            raise RequestRefusedError(f"more than {most} transports", code=413)
-        return listed(told, caller.public, self.fleet.said_by(caller.public))
+        known = self.fleet.said_by(caller.public)
+        if len(told) <= most:
+            put = listed(told, caller.public, known)
+            if len(known) + sum(entry.key not in known for entry in put) <= most:
+                return put
+        raise RequestRefusedError(f"more than {most} transports", code=413)
 
     async def _list(self, caller: Caller, put: tuple[Listed, ...]) -> None:
         written = await self._write(

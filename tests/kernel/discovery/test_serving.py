@@ -33,6 +33,20 @@ def test_a_caller_has_a_burst_and_then_a_rate():
     refuses(rates, ALICE)
 
 
+def test_what_is_given_back_does_not_count_and_is_no_gift():
+    rates = CallerRates(30, 2, 100, FakeClock())
+    for _ in range(9):
+        rates.take(ALICE)
+        rates.give_back(ALICE)
+    for _ in range(9):
+        rates.give_back(ALICE)
+        rates.give_back(BOB)
+    assert len(rates) == 1
+    rates.take(ALICE)
+    rates.take(ALICE)
+    assert refuses(rates, ALICE)[0] == 429
+
+
 def test_rates_are_bounded_and_can_be_off():
     clock = FakeClock()
     rates = CallerRates(30, 1, 10, clock)

@@ -396,3 +396,26 @@ async def test_a_body_that_others_put_into_the_registry_hides_nothing_else(tpd, 
         assert counts[alice.public.hex()]["total"] == 1
         assert (await tpd.status.status()).fields["transports"] == 1
     assert len(entries_of(tpd.desk.directory.of(alice.public))) == 1
+
+
+async def test_l21_who_repeats_what_somebody_signed_uses_up_no_rate_of_his(make, people, tp):
+    alice, bob, *_ = people
+    async with make(requests_per_minute=30, burst=3) as tpd:
+        body = json.dumps([tp(alice, bob)]).encode()
+        headers = await tpd.headers(alice, "POST", "/v3/transports/", body)
+        answers = [await tpd.send("POST", "/v3/transports/", body, headers) for _ in range(20)]
+        assert [answer.status for answer in answers] == [201] + [401] * 19
+        assert (await tpd.register(alice, tp(alice, bob))).status == 201
+
+
+async def test_a_key_lists_no_more_than_transports_max_over_all_its_requests(make, people, tp):
+    alice, *others = people
+    async with make(transports_max=2) as tpd:
+        bob, carol, dave = (tp(alice, other) for other in others)
+        assert (await tpd.register(alice, bob)).status == 201
+        assert (await tpd.register(alice, carol)).status == 201
+        assert (await tpd.register(alice, dave)).status == 413
+        assert (await tpd.register(alice, bob, carol)).status == 201
+        assert await tpd.listed() == {bob["t_id"], carol["t_id"]}
+        await tpd.ask(alice, "DELETE", f"/transports/id:{bob['t_id']}")
+        assert (await tpd.register(alice, carol, dave)).status == 201
