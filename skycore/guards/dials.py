@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 from skycore.contracts.runtime import Clock
 from skycore.errors import DialError, SkycoreError
 from skycore.guards.links import Link
+from skycore.model.addresses import Address
 from skycore.model.keys import PubKey, short
 from skycore.tasks import Ending, backoff_s
 
@@ -36,7 +37,7 @@ REMEMBERED_MAX = 4_096
 class Dial:
     """One dial under way, and everybody who waits for it."""
 
-    __slots__ = ("done", "error", "label", "link", "look_up", "tried")
+    __slots__ = ("done", "error", "label", "link", "look_up", "so_far", "tried")
 
     def __init__(self, label: str, look_up: bool) -> None:
         self.done = anyio.Event()
@@ -47,6 +48,8 @@ class Dial:
         self.look_up = look_up
         """Whether somebody who waits wants addresses to be looked up."""
         self.link: Link | None = None
+        self.so_far: Mapping[Address, str] = {}
+        """What was tried, and what came of it: what is told where time runs out."""
 
     def known_failed(self, error: DialError) -> bool:
         """End the wait of those who want no lookup; return whether there is anybody else."""
@@ -159,8 +162,10 @@ class Dials:
                     dial.link = await self._work(remote, dial)
                     dial.error = None
             if limit.cancelled_caught:
+                tried = [f"{a.kind} {a.endpoint}: {why}" for a, why in dial.so_far.items()]
                 dial.error = DialError(
                     f"cannot reach {short(remote)}: no connection within {self._limit_s:g} s"
+                    + (f" ({'; '.join(tried)})" if tried else "")
                 )
         except SkycoreError as bad:
             dial.error = bad
