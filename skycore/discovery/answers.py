@@ -31,6 +31,7 @@ __all__ = [
     "read_body",
     "read_json",
     "send_reply",
+    "takes_gzip",
 ]
 
 T = TypeVar("T")
@@ -181,6 +182,15 @@ def holds(asked: Asked, tag: bytes) -> bool:
     """Tell whether the client holds what a tag ('"abc"') names: the answer is 304 then."""
     held = asked.header(b"if-none-match")
     return held == b"*" or tag in (part.strip().removeprefix(b"W/") for part in held.split(b","))
+
+
+def takes_gzip(asked: Asked) -> bool:
+    """Tell whether the client takes gzip; what is named counts before `*` (RFC 9110, 12.5.3)."""
+    weights: dict[bytes, bool] = {}
+    for part in asked.header(b"accept-encoding").lower().split(b",")[:32]:
+        coding, _, quality = part.replace(b" ", b"").replace(b"\t", b"").partition(b";q=")
+        weights[coding] = quality == b"" or quality.strip(b"0.") != b""
+    return weights.get(b"gzip", weights.get(b"*", False))
 
 
 async def read_body(receive: Receive) -> bytes:

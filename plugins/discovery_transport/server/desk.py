@@ -27,7 +27,16 @@ from discovery_transport.server.told import (
 )
 from skycore.contracts.registry import Listed, RegistryWrite, RegistryWritten
 from skycore.contracts.runtime import Clock, NodeInfo
-from skycore.discovery.answers import Asked, Desk, ErrorShape, Handler, Reply, holds, json_reply
+from skycore.discovery.answers import (
+    Asked,
+    Desk,
+    ErrorShape,
+    Handler,
+    Reply,
+    holds,
+    json_reply,
+    takes_gzip,
+)
 from skycore.discovery.callers import Caller, Callers, check
 from skycore.discovery.directory import Directory
 from skycore.discovery.serving import CallerRates, Uptimes, started_at
@@ -268,7 +277,7 @@ class TransportDesk:
         if holds(asked, tag):
             self.counters["not_modified"] += 1
             return Reply(b"", 304, headers=((b"etag", tag),))
-        if b"gzip" not in asked.header(b"accept-encoding"):
+        if not takes_gzip(asked):
             whole = self.fleet.whole(kind)
             return Reply(whole.body, headers=((b"etag", whole.tag),))
         packed = await self.fleet.packed(kind)

@@ -10,6 +10,7 @@ import pytest
 
 from discovery_transport.server.fleet import SIDES
 from discovery_transport.server.told import entries_of
+from http_asgi.core.tags import takes_gzip
 from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.contracts.status import Health
 from skycore.model.packets import transport_id
@@ -419,3 +420,30 @@ async def test_a_key_lists_no_more_than_transports_max_over_all_its_requests(mak
         assert await tpd.listed() == {bob["t_id"], carol["t_id"]}
         await tpd.ask(alice, "DELETE", f"/transports/id:{bob['t_id']}")
         assert (await tpd.register(alice, carol, dave)).status == 201
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_packed"),
+    [
+        (None, False),
+        ("gzip", True),
+        ("br, GZIP ; q=0.5", True),
+        ("*", True),
+        ("gzip;q=0, *", False),
+        ("gzip;q=0.000", False),
+        ("*;q=0", False),
+        ("xgzip", False),
+        ("identity", False),
+    ],
+)
+async def test_l25_a_list_is_packed_for_those_who_take_it_and_for_no_others(
+    tpd, people, tp, accepted, is_packed
+):
+    """Once for each state: what the desk does not pack, the HTTP server packs for each request."""
+    alice, bob, *_ = people
+    await tpd.register(alice, tp(alice, bob))
+    headers = {} if accepted is None else {"accept_encoding": accepted}
+    answer = await tpd.get("/all-transports", **headers)
+    assert (answer.headers.get("content-encoding") == "gzip") == is_packed
+    own = takes_gzip(accepted.encode()) if accepted else False
+    assert own == is_packed, "the HTTP server says the same"
