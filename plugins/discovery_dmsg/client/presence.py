@@ -5,12 +5,17 @@ server first (L13). Where the server holds a higher one all the same, it is aske
 holds was signed later than what we say, another program uses this key, or this clock is behind, and
 to go on would be a fight that nobody wins. Source: Skywire's dmsg client (docs/protocols/
 discovery.md), its fix #2302.
+
+Why numbers and times count once they were taken, and not when they were tried: what a clock that
+was wrong made of them would be refused long after the clock is right again. Why what was tried is
+remembered all the same: a request without an answer may have arrived.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Collection
 from typing import Final
 
@@ -29,6 +34,7 @@ __all__ = ["Presence"]
 
 log = logging.getLogger(__name__)
 SERVERS_MAX: Final = 64
+TRIED_MAX: Final = 16
 NS_PER_MS: Final = 1_000_000
 OLD_SEQUENCE: Final = "sequence field of new entry"
 OLD_TIME: Final = "timestamp is not greater than previous"
@@ -55,6 +61,9 @@ class Presence:
         """What the server has taken, without number, time and signature."""
         self._sent_at = float("-inf")
         self._sequence = self._timestamp = 0
+        """Of the last entry or deletion that the server is known to have taken."""
+        self._tried: deque[str] = deque(maxlen=TRIED_MAX)
+        """Signatures of what was handed in since: the server may hold any of them."""
         self.rested = 0
         """Rounds without a request: nothing had changed, and nothing was due."""
         self.loop = Registration(
@@ -140,40 +149,59 @@ class Presence:
         entry = self._signed(wanted)
         try:
             await api.write(entry)
-            return
         except RequestRefusedError as refused:
             if not is_refused(refused, OLD_SEQUENCE, OLD_TIME):
                 raise
             held = await api.entry(self._identity.public)
             if held is None:
                 raise
-        if held.timestamp > entry.timestamp:
+        else:
+            self._taken(entry)
+            return
+        if held.timestamp > entry.timestamp and held.signature not in self._tried:
             raise EntryNewerError(
                 f"{api.url} holds an entry of this key that was signed"
                 f" {(held.timestamp - entry.timestamp) / 1e9:.1f} s later than this one",
                 hint="does another program use this key, or is this machine's clock behind?",
             )
-        self._sequence = max(self._sequence, held.sequence)
-        await api.write(self._signed(wanted))
+        self._taken(held)
+        entry = self._signed(wanted)
+        await api.write(entry)
+        self._taken(entry)
+
+    def _taken(self, entry: DmsgEntry) -> None:
+        """Note that the server holds this: what comes next is above it."""
+        self._sequence = max(self._sequence, entry.sequence)
+        self._timestamp = max(self._timestamp, entry.timestamp)
 
     def _signed(self, wanted: DmsgEntry, *, deletes: bool = False) -> DmsgEntry:
         """Return the next entry of this node."""
         now_ns = self._clock.wall_ns()
-        self._sequence = max(self._sequence + 1, now_ns // NS_PER_MS)
-        self._timestamp = max(self._timestamp, now_ns)
-        entry = msgspec.structs.replace(wanted, sequence=self._sequence, timestamp=self._timestamp)
+        entry = msgspec.structs.replace(
+            wanted,
+            sequence=max(self._sequence + 1, now_ns // NS_PER_MS),
+            timestamp=max(self._timestamp, now_ns),
+        )
         network = self._identity.network
-        return dmsg_entry.sign(network, entry, self._identity.sign, deletes=deletes)
+        entry = dmsg_entry.sign(network, entry, self._identity.sign, deletes=deletes)
+        self._tried.append(entry.signature)
+        return entry
 
     async def _leave(self) -> None:
-        """Take back what was said, if anything was."""
+        """Take back what was said, if anything was or may have been."""
         sent, api = self._sent, self._api
-        if sent is None or api is None:
+        if api is None or (sent is None and not self._tried):
             return
+        wanted = sent or DmsgEntry(self._identity.public.hex(), dmsg_entry.VERSION)
+        entry = self._signed(wanted, deletes=True)
         try:
-            await api.delete(self._signed(sent, deletes=True))
+            await api.delete(entry)
         except RequestRefusedError as refused:
             if refused.code != 404:  # it has ended by itself
                 raise
+        else:
+            self._taken(entry)
         self._sent = None
-        log.info("deregistered at dmsg discovery url=%s", api.url)
+        self._tried.clear()
+        if sent is not None:
+            log.info("deregistered at dmsg discovery url=%s", api.url)
