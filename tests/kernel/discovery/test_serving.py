@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from skycore.contracts.registry import Beats
@@ -104,6 +106,35 @@ async def test_the_registry_is_asked_seldom():
     clock.advance(86_400)
     await uptimes.rows()
     assert days.asked == 11
+
+
+async def test_everybodys_rows_are_made_once_for_all_who_ask_and_let_others_in():
+    """Anybody may ask for them, as often as he likes."""
+    clock = FakeClock()
+    keys = [i.to_bytes(32, "big") for i in range(2_000)]
+    days = Days({"2027-01-15": {key: Beats(3, clock.wall_s()) for key in keys}})
+    uptimes, turns = Uptimes(days, clock), 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        rows = await uptimes.rows()
+        assert len(rows) == 2_000
+        assert turns >= 7
+        tasks.cancel_scope.cancel()
+    assert await uptimes.rows() is rows
+    assert [row["pk"] for row in await uptimes.rows(keys[:3], version="v2")] == [
+        key.hex() for key in keys[:3]
+    ]
+    assert await uptimes.rows() is rows
+    assert await uptimes.rows(version="of nobody") is rows
+    clock.advance(61)
+    assert await uptimes.rows() is not rows
 
 
 def test_a_start_is_told_in_utc():
