@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help run test lint demo demo-redis bench bench-peers soak clean
+.PHONY: help run test lint demo demo-redis demo-services bench bench-peers soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ demo: $(READY)  ## a two full nodes and three visors, real processes, real socke
 
 demo-redis: $(READY)  ## a mirror without a DHT, one Redis, two full nodes on it, and a visor
 	$(BIN)/python -m examples.demo_redis
+
+demo-services: $(READY)  ## a recorded network's visors register over HTTP, and the DHT says the same
+	$(BIN)/python -m examples.demo_services
 
 bench: $(READY)  ## our figures on this machine
 	$(BIN)/python -m benchmarks

@@ -50,15 +50,20 @@ class Deployment:
 
     def __init__(
         self, redis: RedisServer, authority: NodeProcess, mirror: NodeProcess,
-        fulls: Sequence[NodeProcess], served: Collection[str], lifetime_s: float,
+        fulls: Sequence[NodeProcess], others: Sequence[NodeProcess],
+        served: Collection[str], lifetime_s: float,
     ) -> None:  # fmt: skip
         self.redis, self.authority, self.mirror, self.fulls = redis, authority, mirror, fulls
+        self.others = others
+        """Nodes that nobody has started: what they say of themselves is not the fleet's."""
+        self.named: tuple[str, ...] = ()
+        """Settings that every node of this network needs."""
         self.served = tuple(salt for salt in SERVERS if salt in served)
         self.url = ""
         """Where the services are: "http://127.0.0.1:PORT"."""
         self._lifetime_s = lifetime_s
-        self._named: tuple[str, ...] = ()
         self._delegations = ""
+        self._keys: frozenset[str] = frozenset()
 
     @property
     def salts(self) -> tuple[str, ...]:
@@ -71,7 +76,7 @@ class Deployment:
         founded = self.authority.run("network", "new", "demo")
         words = [word for salt in SALTS for word in ("--salt", salt)]
         tokens = self.authority.run("network", "delegate", self.mirror.key(), *words)["delegations"]
-        self._named = (
+        self.named = (
             f"network.name={json.dumps(founded['name'])}",
             f"network.authority={json.dumps(founded['authority'])}",
         )
@@ -83,7 +88,7 @@ class Deployment:
         """Start the mirror, then the full nodes, the second of which knows the first."""
         self.start_mirror()
         ours = (
-            *self._named, 'node.enable=["store_redis"]', 'node.disable=["store_sqlite"]',
+            *self.named, 'node.enable=["store_redis"]', 'node.disable=["store_sqlite"]',
             f"store_redis.url={self.redis.url}", "transport_stcpr.listen=127.0.0.1:0",
             "dht_kademlia.compare_interval_s=10", *self.client_settings(),
         )  # fmt: skip
@@ -98,7 +103,7 @@ class Deployment:
         """Start the mirror; a second time at the port of the first."""
         left_out = [plugin for salt, plugin in SERVERS.items() if salt not in self.served]
         settings = [
-            *self._named, self._delegations, f"node.disable={json.dumps(left_out)}",
+            *self.named, self._delegations, f"node.disable={json.dumps(left_out)}",
             f"mirror_redis.url={self.redis.url}", f"registry_redis.url={self.redis.url}",
             f"http_server.listen={self.url.removeprefix('http://') or '127.0.0.1:0'}",
             "http_server.requests_per_minute=0", "http_server.client_connections_max=256",
@@ -125,11 +130,13 @@ class Deployment:
 
     @property
     def own_keys(self) -> frozenset[str]:
-        """Return the keys of the full nodes: what they say of themselves is no visor's."""
-        return frozenset(node.key() for node in self.fulls)
+        """Return the keys of the nodes: what they say of themselves is no visor's."""
+        if len(self._keys) < len(self.fulls) + len(self.others):
+            self._keys = frozenset(node.key() for node in (*self.fulls, *self.others))
+        return self._keys
 
     async def held(self, node: NodeProcess, namespaces: Namespaces) -> Content:
-        """Return what a full node holds of everybody but full nodes."""
+        """Return what a full node holds of everybody but the nodes themselves."""
         async with connect_control(node.data) as client:
             told = await held_by(client, self.salts, namespaces)
         own = self.own_keys
@@ -192,14 +199,20 @@ def part_fields(node: NodeProcess, part: str) -> Mapping[str, Any]:
 
 @contextmanager
 def deployment(
-    folder: Path, served: Collection[str] = tuple(SERVERS), *, lifetime_s: float = 300.0,
+    folder: Path,
+    served: Collection[str] = tuple(SERVERS),
+    *,
+    lifetime_s: float = 300.0,
     fulls: int = 2,
-) -> Iterator[Deployment]:  # fmt: skip
-    """Make the processes, Redis started, the others not; whatever runs at the end is ended."""
+    others: Sequence[str] = (),
+) -> Iterator[Deployment]:
+    """Make the processes, Redis started, the nodes not; whatever runs at the end is ended."""
     redis = RedisServer(folder / "redis").start()
-    names = ["authority", "mirror", *(f"full node {n + 1}" for n in range(fulls))]
+    names = ["authority", "mirror", *(f"full node {n + 1}" for n in range(fulls)), *others]
     try:
         with node_processes(folder, *names) as (authority, mirror, *nodes):
-            yield Deployment(redis, authority, mirror, nodes, served, lifetime_s)
+            yield Deployment(
+                redis, authority, mirror, nodes[:fulls], nodes[fulls:], served, lifetime_s
+            )
     finally:
         redis.stop()

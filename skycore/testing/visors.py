@@ -53,7 +53,7 @@ __all__ = [
 PREFIXES: Final = {"tp": "/tpd", "dmsg": "/dmsgd", "svc": "/sd", "addr": "/ar"}
 """Where the services are by default, by the salt of what they list."""
 SALTS: Final = ("tp", "dmsg", "dmsg-server", "svc", "addr")
-AT_ONCE: Final = 24
+AT_ONCE: Final = 8
 """Visors that speak at a time."""
 BATCH: Final = 1_000
 LOOPBACK: Final = "127.0.0.1"
@@ -303,21 +303,26 @@ def visors_of_snapshot(
 
     for key, address in servers.items():
         at(key).server = DmsgServer(address, available_sessions=100)
-    keys = [name(key).public.hex() for key in servers]
-    for number, key in enumerate(dict.fromkeys(snapshot.dmsg_clients)):
+    keys = [at(key).key for key in servers]
+    for key in snapshot.dmsg_clients:
         if keys and at(key).server is None:
-            at(key).delegated = (keys[number % len(keys)],)
-    for service in snapshot.services:
+            at(key).delegated = (keys[_number(key) % len(keys)],)
+    for service in sorted(snapshot.services, key=lambda one: one.set_key):
         key, _, port = service.address.partition(":")
         own = msgspec.structs.replace(service, address=f"{at(key).key}:{port}", local_ips=())
         at(key).services += (own,)
     for transport in snapshot.transports:
         one, other = transport.edges
-        at(one).link(name(other).public, transport.type, transport.label)
-        at(other).link(name(one).public, transport.type, transport.label)
-    for number, key in enumerate(dict.fromkeys((*snapshot.sudph, *snapshot.stcpr))):
-        at(key).port = 10_000 + number % 50_000
+        at(one).link(at(other).who.public, transport.type, transport.label)
+        at(other).link(at(one).who.public, transport.type, transport.label)
+    for key in (*snapshot.sudph, *snapshot.stcpr):
+        at(key).port = 10_000 + _number(key) % 50_000
     return visors
+
+
+def _number(key: str) -> int:
+    """Return a number that is the key's own, so that one snapshot is like the next."""
+    return int(key[-8:], 16)
 
 
 async def held_by(node: Client, salts: Iterable[str], namespaces: Namespaces) -> Content:
