@@ -36,6 +36,7 @@ BACKLOG_MAX: Final = 64
 GONE_MAX: Final = 256
 """Closed connections whose last word is kept, to be said again."""
 GONE_S: Final = 60.0
+WARN_S: Final = 60.0
 LAST_WORDS_MAX: Final = 10
 TROUBLE: Final = (
     ArithmeticError,
@@ -92,7 +93,7 @@ class UdpEndpoint:
         self._timers: list[tuple[float, int, _Seat]] = []
         self._timer_count = 0
         self._sooner = anyio.Event()
-        self._sleeps_until = 0.0
+        self._sleeps_until = self._warn_at = 0.0
         self.control: Callable[[bytes, Endpoint], None] | None = None
         """Takes resolver messages and punches."""
         self.backlog: deque[SudphStream] = deque()
@@ -359,7 +360,10 @@ class UdpEndpoint:
 
     def _broken(self, seat: _Seat, bad: BaseException) -> None:
         self.counters["connection_broken"] += 1
-        log.warning("sudph connection dropped error=%r peer=%s", bad, seat.link.peer)
+        now = self._clock.now()
+        if now >= self._warn_at:  # strangers must not fill the log
+            self._warn_at = now + WARN_S
+            log.warning("sudph connection dropped error=%r peer=%s", bad, seat.link.peer)
         seat.link._over("the peer sent what cannot be handled")
         self._leave(seat)
 

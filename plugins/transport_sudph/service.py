@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -111,6 +112,8 @@ async def open_sudph(
     settings: SudphSettings, identity: Identity, clock: Clock, entropy: Entropy, network: Network
 ) -> AsyncIterator[TransportType]:
     """Offer the transport type `sudph`. Raises `TransportError` for a taken port."""
+    # aioquic logs each connection, and each mistake of a stranger; counters tell of those here
+    logging.getLogger("quic").setLevel(logging.CRITICAL)
     host, port = split_host_port(settings.listen)
     async with network.open_udp(host, port) as socket:
         endpoint = UdpEndpoint(socket, settings, clock, entropy)

@@ -15,6 +15,8 @@ from typing import Final
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
 from aioquic.quic.packet_builder import QuicSentPacket
 
+from skycore.model.limits import SUDPH_DATAGRAM_MIN
+
 __all__ = ["CONGESTION_CONTROL", "LossShare"]
 
 CONGESTION_CONTROL: Final = "skycore-loss-share"
@@ -45,6 +47,8 @@ class LossShare(QuicCongestionControl):
         self._min_rtt, self._min_rtt_at, self._rtt = 0.0, 0.0, 0.0
         self._share = 0.0
         self._was_full = False
+        self.large_lost = 0
+        """Datagrams over the smallest size that were lost since the last one that arrived."""
 
     @property
     def minimum(self) -> int:
@@ -61,11 +65,14 @@ class LossShare(QuicCongestionControl):
         """Forget packets of which nobody knows whether they arrived."""
         for packet in packets:
             self.bytes_in_flight -= packet.sent_bytes
+            self.large_lost += packet.sent_bytes > SUDPH_DATAGRAM_MIN
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         """Take an acknowledgement; the first of a packet of this round ends the round."""
         self.bytes_in_flight -= packet.sent_bytes
         self._acked += packet.sent_bytes
+        if packet.sent_bytes > SUDPH_DATAGRAM_MIN:
+            self.large_lost = 0
         if self.is_starting and self._was_full:
             self._set(self.congestion_window + packet.sent_bytes)
         if packet.sent_time is not None and packet.sent_time >= self._round_began:
@@ -76,6 +83,7 @@ class LossShare(QuicCongestionControl):
         for packet in packets:
             self.bytes_in_flight -= packet.sent_bytes
             self._lost += packet.sent_bytes
+            self.large_lost += packet.sent_bytes > SUDPH_DATAGRAM_MIN
 
     def forgive(self, size: int) -> None:
         """What was called lost has arrived after all."""

@@ -96,6 +96,7 @@ class QuicLink(QuicConnection):
             max_datagram_size=configuration.max_datagram_size,
             peer_completed_address_validation=not configuration.is_client,
             send_probe=self._send_probe,
+            next_number=lambda: self._packet_number,
         )
         self._silences = 0
         self._unacked = 0
@@ -136,6 +137,7 @@ class QuicLink(QuicConnection):
                 self._follow(sender)
         if self._loss._pto_count == 0:
             self._silences = 0
+        self._check_size(now)
         self._take_events()
         was_authentic = not self._ack_eliciting_sent_since_receipt
         if not was_authentic:
@@ -179,7 +181,11 @@ class QuicLink(QuicConnection):
         step = self._loss.get_probe_timeout(include_max_ack_delay=self._handshake_confirmed)
         while self._loss._pto_count > 0 and step * 2**self._loss._pto_count > longest:
             self._loss._pto_count -= 1
-        if self.mtu.silent(self.heard_at, self._silences):
+        self._check_size(self.heard_at)
+
+    def _check_size(self, now: float) -> None:
+        lost = self._loss._cc.large_lost if isinstance(self._loss._cc, LossShare) else 0
+        if self.mtu.is_black_hole(now, self._silences, lost):
             self._resize()
 
     def _take_events(self) -> None:
@@ -190,12 +196,12 @@ class QuicLink(QuicConnection):
                 self.issued.append(event.connection_id)
             elif isinstance(event, events.ConnectionIdRetired):
                 self.retired.append(event.connection_id)
-            elif isinstance(event, events.ConnectionTerminated):
-                self._over(event.reason_phrase or f"closed by the other side ({event.error_code})")
             elif isinstance(event, events.HandshakeCompleted):
                 self._come_up(event.alpn_protocol)
             elif isinstance(event, events.StopSendingReceived | events.StreamReset):
                 self.is_refused = True
+        if self._close_event is not None:  # aioquic tells it as an event when all is forgotten
+            self._over(self._close_event.reason_phrase or "closed")
 
     def _take_data(self, event: events.StreamDataReceived) -> None:
         if event.data:

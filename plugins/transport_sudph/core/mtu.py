@@ -17,6 +17,8 @@ STEPS: Final = (1_392, 1_452, 8_952, 16_000)
 TRIES: Final = 3
 SILENCES_MAX: Final = 2
 """Probes of a silent peer in a row after which the size is suspected."""
+LARGE_LOST_MAX: Final = 8
+"""Large datagrams lost in a row after which the size is suspected."""
 AGAIN_S: Final = 600.0
 """When to look again after a size failed."""
 BULK_BYTES: Final = 64 * 1024
@@ -58,9 +60,15 @@ class MtuSearch:
             self._failures = 0
             self._not_before = now + AGAIN_S
 
-    def silent(self, now: float, silences: int) -> bool:
-        """Probes went unanswered so often in a row. True where the size fell to the smallest."""
-        if silences < SILENCES_MAX or self.size == SUDPH_DATAGRAM_MIN:
+    def is_black_hole(self, now: float, silences: int, large_lost: int) -> bool:
+        """Tell whether large datagrams vanish; then the size has fallen to the smallest.
+
+        `silences`: probes unanswered in a row. `large_lost`: datagrams over the smallest size that
+        were lost since one arrived, while small ones may pass (RFC 8899, 4.3).
+        """
+        if self.size == SUDPH_DATAGRAM_MIN:
+            return False
+        if silences < SILENCES_MAX and large_lost < LARGE_LOST_MAX:
             return False
         self.size = SUDPH_DATAGRAM_MIN
         self._next = self._failures = 0

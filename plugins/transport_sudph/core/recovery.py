@@ -1,4 +1,4 @@
-"""Loss detection that learns how much a way reorders.
+"""Loss detection that learns how much a way reorders, and believes no lies.
 
 Why: aioquic calls a datagram lost when three later ones arrived. On a way with several paths that
 is often wrong, and each mistake costs a retransmission and some window. RFC 9002, 6.1.1, lets an
@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
@@ -38,6 +40,7 @@ class PatientRecovery(QuicPacketRecovery):
         max_datagram_size: int,
         peer_completed_address_validation: bool,
         send_probe: Callable[[], None],
+        next_number: Callable[[], int],
     ) -> None:
         super().__init__(
             congestion_control_algorithm=CONGESTION_CONTROL,
@@ -46,6 +49,7 @@ class PatientRecovery(QuicPacketRecovery):
             peer_completed_address_validation=peer_completed_address_validation,
             send_probe=send_probe,
         )
+        self._next_number = next_number
         self.distance = FIRST_DISTANCE
         self.factor = FIRST_FACTOR
         self.lost_packets = self.spurious_losses = 0
@@ -54,7 +58,18 @@ class PatientRecovery(QuicPacketRecovery):
     def on_ack_received(
         self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
-        """Take an acknowledgement; first look whether it is of something called lost."""
+        """Take an acknowledgement; first look whether it is of something called lost.
+
+        Raises `QuicConnectionError` for one of a packet that was never sent, as RFC 9000, 13.1,
+        asks for. aioquic believes it, takes everything that it sends from then on for lost, and
+        sends again without end.
+        """
+        if ack_rangeset.bounds().stop > self._next_number():
+            raise QuicConnectionError(
+                error_code=QuicErrorCode.PROTOCOL_VIOLATION,
+                frame_type=QuicFrameType.ACK,
+                reason_phrase="acknowledges what was never sent",
+            )
         if self._remembered and space.is_application_data:
             for number in [n for n in self._remembered if n in ack_rangeset]:
                 self._was_not_lost(self._remembered.pop(number), now, space)

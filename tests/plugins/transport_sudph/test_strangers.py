@@ -174,8 +174,8 @@ async def test_u8_what_is_injected_or_replayed_from_elsewhere_moves_nothing(grou
 
 async def test_u12_an_acknowledgement_of_what_was_never_sent_ends_the_connection(ground):
     async with ground().pair() as (near, far):
-        await near.send(b"x")
-        await far.receive()
+        await far.send(b"x")
+        await near.receive()
         space = near.link._loss.spaces[2]
         space.ack_queue.add(50_000)
         space.ack_at = 0.0
@@ -183,7 +183,7 @@ async def test_u12_an_acknowledgement_of_what_was_never_sent_ends_the_connection
         with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
             while True:
                 await far.receive()
-        assert far.link.closed
+        assert far.link.closed == "acknowledges what was never sent"
 
 
 async def test_u15_data_beyond_the_window_ends_the_connection_and_is_not_kept(ground):
