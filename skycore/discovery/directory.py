@@ -98,6 +98,8 @@ class Directory:
         self._in_step_at = -math.inf
         self.table = table
         self.entry_count = 0
+        self.losses = 0
+        """How often another table was found in the place of this one: flushed, or an old copy."""
         self.version = 0
         """Grows with each change of a listing."""
         self.trouble = ""
@@ -261,6 +263,7 @@ class Directory:
             log.warning("the registry's log is another one, reading it all table=%s error=%r",
                         self.table, str(lost))  # fmt: skip
             self._cursor, self._met = None, set()
+            self.losses += 1
             return
         except StoreError as trouble:
             self._is_behind = False  # until the next look

@@ -76,6 +76,8 @@ class _Source:
     """Until when what it does not repeat lives on."""
     trouble: str = ""
     records: int = 0
+    turn: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Of following it: cancelled to begin again."""
 
 
 class Taking:
@@ -101,6 +103,7 @@ class Taking:
         self._clock = clock
         self._dice = entropy.random()
         self._followed: dict[str, _Source] = {}
+        self._losses = directory.losses
 
     def status_fields(self) -> Mapping[str, Any]:
         """Return what a server adds to the fields of its status; numbers become metrics."""
@@ -138,8 +141,16 @@ class Taking:
                     one = _Source(source)
                     self._followed[source.name] = one
                     tasks.start_soon(self._follow, one)
+                self._begin_again_after_losses()
 
             await every(LOOK_S, look, name=f"{self.name} sources")
+
+    def _begin_again_after_losses(self) -> None:
+        """Have everything told again when the registry lost its table: sources tell news alone."""
+        if self._directory.losses != self._losses:
+            self._losses = self._directory.losses
+            for one in self._followed.values():
+                one.turn.cancel()
 
     def _is_fit(self, source: EntrySource) -> bool:
         knows = source.salts is None or self.salt in source.salts
@@ -148,17 +159,19 @@ class Taking:
     async def _follow(self, one: _Source) -> None:
         failures = 0
         while True:
-            try:
-                async with one.source.follow(self.salt) as batches:
-                    async for batch in batches:
-                        self._mended(one)
-                        failures = 0
-                        await self._take(one, batch)
-                raise DiscoveryError("the source ended what it told")
-            except SkycoreError as trouble:
-                self._broke(one, trouble)
-            failures += 1
-            await anyio.sleep(backoff_s(failures, RETRY_FIRST_S, RETRY_LONGEST_S, self._dice))
+            began = one.records
+            with anyio.CancelScope() as one.turn:
+                try:
+                    async with one.source.follow(self.salt) as batches:
+                        async for batch in batches:
+                            self._mended(one)
+                            await self._take(one, batch)
+                    raise DiscoveryError("the source ended what it told")
+                except SkycoreError as trouble:
+                    self._broke(one, trouble)
+                failures = failures + 1 if one.records == began else 1
+                wait_s = backoff_s(failures, RETRY_FIRST_S, RETRY_LONGEST_S, self._dice)
+                await anyio.sleep(wait_s)
 
     # --- records ---------------------------------------------------------------------------------
 
@@ -171,12 +184,13 @@ class Taking:
         one.records += len(batch)
         wanted = {write.subject: write for r in batch if (write := self._write_of(r)) is not None}
         writes = self._with_room(one, wanted.values())
+        refused: set[bytes] = set()
         for start in range(0, len(writes), WRITES_AT_ONCE):
-            await self._write(writes[start : start + WRITES_AT_ONCE])
+            refused |= await self._write(writes[start : start + WRITES_AT_ONCE])
         now_s = self._clock.wall_s()
         for write in writes:
             one.held.pop(write.subject, None)
-            if write.put:
+            if write.put and write.subject not in refused:
                 until_s = now_s + int(write.lifetime_s)
                 keys = tuple(listed.key for listed in write.put)
                 one.held[write.subject] = _Held(write.stamp, until_s, keys)
@@ -223,19 +237,18 @@ class Taking:
         self.counters["refused"] += 1
         log.info("a record is not listed name=%s pk=%s: %s", self.name, short(subject), why)
 
-    async def _write(self, writes: Sequence[RegistryWrite]) -> None:
+    async def _write(self, writes: Sequence[RegistryWrite]) -> set[bytes]:
+        """Write once the registry can; return whose record it does not take."""
         attempt = 0
         while True:
             try:
                 await self._directory.write(writes)
-                return
+                return set()
             except (StoreFullError, LocalProtocolError) as too_large:
                 if len(writes) == 1:
                     self._refuse(writes[0].subject, str(too_large))
-                    return
-                for write in writes:
-                    await self._write([write])
-                return
+                    return {writes[0].subject}
+                return {subject for write in writes for subject in await self._write([write])}
             except SkycoreError as trouble:
                 attempt += 1
                 if attempt == 1:
@@ -263,7 +276,7 @@ class Taking:
 
     async def prolong(self) -> None:
         """Let what broken sources told live on, for up to `BROKEN_MAX_S`. Raises `StoreError`."""
-        for one in self._followed.values():
+        for one in tuple(self._followed.values()):  # another one may come up meanwhile
             if self._clock.now() >= one.unsure_until:
                 _forget_ended(one, self._clock.wall_s())
                 continue

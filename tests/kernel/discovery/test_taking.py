@@ -11,6 +11,7 @@ import pytest
 from skycore.contracts.discovery import Record
 from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.discovery.directory import open_directory
+from skycore.discovery.registries import RegistryBounds
 from skycore.discovery.taking import BROKEN_MAX_S, open_taking
 from skycore.errors import NamespaceError
 from skycore.testing import sim_backend
@@ -221,3 +222,51 @@ async def test_whoever_floods_the_dht_with_keys_leaves_room_for_others(side, mon
         side.source.tell(side.record("later", "three"))
         await anyio.sleep(1)
         assert side.listed("later") == ["three"]
+
+
+async def test_what_the_registry_does_not_take_does_not_count_as_taken(side):
+    """Else a visor believed that its record keeps its listing alive, and told nobody any more."""
+    side.registry = DictRegistry(side.clock, bounds=RegistryBounds(entries_max=2))
+    async with side.taking() as taking:
+        await anyio.sleep(1)
+        side.source.tell(side.record("alice", "one", "two"), side.record("bob", "b"))
+        await anyio.sleep(1)
+        assert taking.seq_of(key("alice")) and taking.seq_of(key("bob"))
+        side.source.tell(side.record("alice", "one", "two", "three"), side.record("bob", "b", "c"))
+        await anyio.sleep(1)
+        assert taking.seq_of(key("alice")) == 0
+        assert taking.seq_of(key("bob")) and side.listed("bob") == ["b", "c"]
+
+
+async def test_a_table_that_is_lost_is_filled_again_with_what_sources_hold(side):
+    """They tell what changes: who has not changed would be missing until the next lease."""
+    async with side.taking() as taking:
+        await anyio.sleep(1)
+        side.source.tell(*(side.record(name, "one") for name in ("alice", "bob")))
+        await anyio.sleep(1)
+        side.registry.flush()
+        await anyio.sleep(15)
+        assert side.listed("alice") == side.listed("bob") == ["one"]
+        assert taking.status_fields()["take_broken"] == 0
+        side.source.tell(side.record("carol", "two"))
+        await anyio.sleep(1)
+        assert side.listed("carol") == ["two"]
+
+
+async def test_a_source_may_come_up_while_what_a_broken_one_told_is_prolonged(side, monkeypatch):
+    monkeypatch.setattr("skycore.discovery.taking.WRITES_AT_ONCE", 1)
+    async with side.taking():
+        side.source.tell(*(side.record(f"key{n}", "one") for n in range(20)))
+        await anyio.sleep(1)
+        write = side.registry.write
+
+        async def slow(table, writes):
+            await anyio.sleep(1)
+            return await write(table, writes)
+
+        side.registry.write = slow
+        side.source.fail()
+        await anyio.sleep(240)  # it is being prolonged
+        side.sources.append(DictSource("redis"))
+        await anyio.sleep(200)
+        assert len(side.directory) == 20
