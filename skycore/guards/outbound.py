@@ -149,7 +149,8 @@ class Outbound:
             tasks.start_soon(go, direct)
             with anyio.move_on_after(HEAD_START_S):
                 await over.wait()
-            await go(relayed)
+            if not links and not errors:
+                await go(relayed)
         if not links and errors:
             raise errors[0]
         return links[0] if links else None
