@@ -39,6 +39,7 @@ def _reach(endpoint: str) -> int:
         return GLOBAL  # no host:port: a type of transport with its own notion of a place
     if not (port.isascii() and port.isdigit()) or not 0 < int(port) <= 65_535 or not host:
         return NEVER
+    host = host.rpartition("@")[2]  # through a relay, PK@host:port: as far as the relay
     try:
         address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
