@@ -8,10 +8,12 @@ import pytest
 from relay_dmsg.client.door import Door
 from relay_dmsg.client.service import DmsgClient
 from relay_dmsg.server.relay import Relay
+from relay_dmsg.splice import Splice
 from skycore.contracts.dht import Dht
 from skycore.contracts.rpc import Caller, Rpc
+from skycore.contracts.streams import Service, Streams
 from skycore.contracts.transport import Transports
-from skycore.errors import SkycoreError
+from skycore.errors import SkycoreError, StreamError
 from skycore.model.items import make_item
 from skycore.testing import World
 from skycore.testing.nat import NatKind
@@ -265,6 +267,87 @@ async def test_what_a_server_says_of_itself(world):
     again = await other.get(Dht).get(server.public, b"dmsg-server", age_max_s=0)
     assert again.item.seq == first.seq and again.until >= found.until
     assert server.address.encode() in first.v
+
+
+class Tapped(Splice):
+    """A relay that keeps what it sees, and does as `meddle` says: chunk in, chunks out."""
+
+    seen: bytearray
+    meddle: object
+
+    async def _move(self, source, target, meter):
+        count = 0
+        try:
+            while data := await source.receive(65_536):
+                self.seen += data
+                count += 1
+                for piece in self.meddle(count, data):
+                    await target.send(piece)
+            await target.send_eof()
+        except StreamError as lost:
+            self.end(str(lost))
+
+
+def flip(count, data):
+    broken = bytearray(data)
+    broken[len(data) // 2] ^= 1
+    return [bytes(broken)]
+
+
+MEDDLING = {
+    "reads": lambda count, data: [data],
+    "alters the handshake": flip,
+    "alters later": lambda count, data: flip(count, data) if count > 6 else [data],
+    "replays": lambda count, data: [data, data] if count > 6 else [data],
+    "drops": lambda count, data: [] if count > 6 else [data],
+    "cuts": lambda count, data: [data[:-1]] if count > 6 else [data],
+    "adds": lambda count, data: [data, b"\0\x20" + bytes(32)] if count > 6 else [data],
+}
+
+
+@pytest.mark.parametrize("how", MEDDLING)
+async def test_a_hostile_relay_is_caught_or_harmless(world, how, monkeypatch):
+    """It sees sizes and times; whatever it changes ends the link, and nothing wrong is believed."""
+    secret = b"for bob's eyes only, said many times over"
+    seen = bytearray()
+    tapped = type("Tapped", (Tapped,), {"seen": seen, "meddle": staticmethod(MEDDLING[how])})
+    server = await world.full_node(SERVER)
+    alice, bob = await world.spawn("visor", n=2, settings=hidden(server), nat=NAT, seeds=[])
+    await attached(world, alice, bob)
+    monkeypatch.setattr("relay_dmsg.server.relay.Splice", tapped)
+    got, broken = [], []
+    service = Service("test", 200, 1)
+
+    async def listen():
+        async with bob.get(Streams).listen(service) as listener:
+            while True:
+                tasks.start_soon(read, await listener.accept())
+
+    async def read(stream):
+        try:
+            while data := await stream.receive():
+                got.append(data)
+        except StreamError as end:
+            broken.append(str(end))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        await anyio.sleep(0)
+        try:
+            with anyio.move_on_after(60):
+                stream = await alice.get(Streams).dial(bob.public, service)
+                for _ in range(40):
+                    await stream.send(secret)
+                    await anyio.sleep(1)
+                await stream.receive()
+        except SkycoreError as failed:
+            broken.append(str(failed))
+        await anyio.sleep(5)
+        tasks.cancel_scope.cancel()
+    told = b"".join(got)
+    assert (secret * 40).startswith(told)  # nothing else, in no other order, nothing twice
+    assert seen and secret not in seen and secret[:12] not in seen
+    assert (told == secret * 40) if how == "reads" else broken
 
 
 async def test_700_cancels_at_any_moment_leave_nothing(world):

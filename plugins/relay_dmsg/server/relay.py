@@ -71,6 +71,8 @@ class Relay:
         self.sessions = Sessions(settings.sessions_max, settings.sessions_per_host_max)
         self.counters: Counter[str] = Counter()
         """What happened since the start; refusals by the name of their code."""
+        self.told = ""
+        """Where others are told that this relay is."""
         self.splices: dict[Splice, None] = {}
         self.places = Places(settings.streams_max, settings.streams_node_max)
         self.requests = Places(settings.requests_max, REQUESTS_NODE_MAX)

@@ -10,7 +10,7 @@ import anyio
 
 from relay_dmsg.numbers import TO_SERVER
 from relay_dmsg.server.relay import Relay
-from relay_dmsg.server.telling import Teller, told_address
+from relay_dmsg.server.telling import Teller
 from relay_dmsg.settings import DmsgServerSettings
 from skycore import Live, Provider
 from skycore.contracts.dht import Dht
@@ -18,6 +18,7 @@ from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.runtime import Clock, Identity, Lifecycle
+from skycore.contracts.services import OwnAddress
 from skycore.contracts.status import Health, Status, StatusSource
 from skycore.contracts.streams import Streams
 from skycore.contracts.transport import Transports
@@ -38,6 +39,7 @@ async def open_server(
     namespaces: Namespaces,
     presences: Live[DmsgPresence],
     dhts: Live[Dht],
+    owns: Live[OwnAddress],
     identity: Identity,
     clock: Clock,
     lifecycle: Lifecycle,
@@ -53,7 +55,7 @@ async def open_server(
         relay = Relay(settings, identity, carrier, transports, clock, tasks)
         teller = Teller(
             settings, identity.public, relay, transports, publisher, namespaces, presences, dhts,
-            clock,
+            owns, clock,
         )  # fmt: skip
 
         async def work() -> None:
@@ -74,33 +76,30 @@ class _Status:
 
     name = "dmsg_server"
 
-    def __init__(self, relay: Relay, settings: DmsgServerSettings, transports: Transports) -> None:
-        self._relay, self._settings, self._transports = relay, settings, transports
+    def __init__(self, relay: Relay, settings: DmsgServerSettings) -> None:
+        self._relay, self._settings = relay, settings
 
     async def status(self) -> Status:
         """Return the truth now."""
         relay, settings = self._relay, self._settings
-        address = told_address(settings.advertise, self._transports.listening())
         fields: dict[str, Any] = {
-            "address": address,
+            "address": relay.told,
             "sessions": len(relay.sessions),
             "sessions_max": settings.sessions_max,
             "streams": len(relay.splices),
             **{name: relay.counters[name] for name in sorted(relay.counters)},
         }
         summary = f"{len(relay.sessions)} sessions, {len(relay.splices)} relayed streams"
-        if not address:
+        if not relay.told:
             text = f"{summary}; nobody is told where: set [dmsg_server] advertise"
             return Status(Health.DEGRADED, text, fields)
         return Status(Health.OK, summary, fields)
 
 
 @asynccontextmanager
-async def open_status(
-    relay: Relay, settings: DmsgServerSettings, transports: Transports
-) -> AsyncIterator[StatusSource]:
+async def open_status(relay: Relay, settings: DmsgServerSettings) -> AsyncIterator[StatusSource]:
     """Say how the relay stands."""
-    yield _Status(relay, settings, transports)
+    yield _Status(relay, settings)
 
 
 SERVICES = (Provider(Relay, open_server),)

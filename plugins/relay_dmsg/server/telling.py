@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -16,9 +16,10 @@ from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact, Publisher
 from skycore.contracts.runtime import Clock
+from skycore.contracts.services import OwnAddress
 from skycore.contracts.transport import Transports
 from skycore.errors import ConfigError, SkycoreError
-from skycore.model.addresses import Address, split_host_port
+from skycore.model.addresses import Address, join_host_port, split_host_port
 from skycore.model.entries import DmsgServer, DmsgServerEntry
 from skycore.model.keys import PubKey
 
@@ -33,8 +34,13 @@ STEPS: Final = 16
 """Free sessions are told in so many steps, so that not every session is news to the network."""
 
 
-def told_address(advertise: str, listening: Sequence[Address]) -> str:
-    """Return what is told; empty where this node does not know its own host."""
+def told_address(
+    advertise: str, listening: Sequence[Address], owns: Iterable[OwnAddress] = ()
+) -> str:
+    """Return what is told; empty where this node does not know its own host.
+
+    What the configuration says; else where it listens; else as an address resolver sees it.
+    """
     if advertise:
         return advertise
     for address in listening:
@@ -44,6 +50,10 @@ def told_address(advertise: str, listening: Sequence[Address]) -> str:
             continue
         if address.kind == "stcpr" and host and port:
             return address.endpoint
+    for own in owns:
+        bind = own.find("stcpr")
+        if bind is not None and bind.remote_addr and bind.port:
+            return join_host_port(bind.remote_addr, int(bind.port))
     return ""
 
 
@@ -60,6 +70,7 @@ class Teller:
         namespaces: Namespaces,
         presences: Live[DmsgPresence],
         dhts: Live[Dht],
+        owns: Live[OwnAddress],
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -70,6 +81,7 @@ class Teller:
         self._namespace = namespaces.find(DMSG_SERVER)
         self._presences = presences
         self._dhts = dhts
+        self._owns = owns
         self._clock = clock
         self._told: DmsgServerEntry | None = None
         self._next_at = 0.0
@@ -77,7 +89,9 @@ class Teller:
     async def run(self) -> None:
         """Look again and again, for ever."""
         while True:
-            address = told_address(self._settings.advertise, self._transports.listening())
+            listening = self._transports.listening()
+            address = told_address(self._settings.advertise, listening, self._owns)
+            self._relay.told = address
             if address:
                 await self._tell(address)
             await anyio.sleep(LOOK_S)

@@ -103,7 +103,7 @@ class Bench:
         carrier.name = "transport"
         return carrier
 
-    async def server(self, name="server", **settings):
+    async def server(self, name="server", owns=(), **settings):
         """Run a relay; its links are `relay.links`."""
         links = Links(self.exchange)
         relay = await self.stack.enter_async_context(
@@ -115,6 +115,7 @@ class Bench:
                 Namespaces(ALL),
                 (),
                 (),
+                owns,
                 self.who(name),
                 self.clock,
                 AlwaysReady(),

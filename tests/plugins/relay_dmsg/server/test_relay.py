@@ -12,7 +12,10 @@ from relay_dmsg.core.dials import make_answer, make_dial
 from relay_dmsg.core.messages import Answer, Attached, Code, Pulse, Refused, encode
 from relay_dmsg.framing import read_message, send_message
 from relay_dmsg.numbers import KIND, TO_SERVER
+from relay_dmsg.server.telling import told_address
 from skycore.errors import StreamError
+from skycore.model.addresses import Address
+from skycore.model.entries import AddressBind
 
 
 async def echo(listener, identity, codes=None):
@@ -334,3 +337,27 @@ async def test_what_it_publishes(bench):
     salts = {fact.salt for fact in bench.published.facts}
     assert salts == {b"dmsg-server"} and len(bench.published.facts) == 4  # now, and every 5 min
     assert b"relay.example:7777" in bench.published.facts[0].v
+
+
+class Own:
+    """What an address resolver told this node of itself."""
+
+    def __init__(self, bind):
+        self.bind = bind
+
+    def find(self, kind):
+        return self.bind if kind == "stcpr" else None
+
+
+@pytest.mark.parametrize(
+    ("advertise", "listening", "bind", "told"),
+    [
+        ("r.example:1", ["10.0.0.1:7"], None, "r.example:1"),
+        ("", [":7", "10.0.0.1:7"], None, "10.0.0.1:7"),
+        ("", [":7"], AddressBind("7", remote_addr="192.0.2.1"), "192.0.2.1:7"),
+        ("", [":7", "nonsense"], None, ""),
+    ],
+)
+def test_where_it_says_that_it_is(advertise, listening, bind, told):
+    addresses = [Address("dmsg", "x@10.0.0.2:1"), *(Address("stcpr", e) for e in listening)]
+    assert told_address(advertise, addresses, [Own(bind)]) == told
