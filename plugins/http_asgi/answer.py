@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
 from typing import Final
 
@@ -14,6 +14,9 @@ from skycore.contracts.runtime import Clock
 __all__ = ["Answer", "GoneError", "RefusedError"]
 
 BODILESS: Final = frozenset({204, 304})
+JOINED_MAX: Final = 64 * 1024
+"""Bytes up to which parts are sent as one; larger ones stay as they are: a list of the whole
+network is many clients' answer, and each copy of it costs megabytes."""
 
 
 class GoneError(Exception):
@@ -34,7 +37,7 @@ class Answer:
     def __init__(
         self,
         machine: h11.Connection,
-        write: Callable[[bytes], Awaitable[None]],
+        write: Callable[[Sequence[bytes]], Awaitable[None]],
         clock: Clock,
         *,
         is_head: bool,
@@ -60,18 +63,19 @@ class Answer:
         if message["type"] != "http.response.body" or self.is_over:
             return
         body, more = message.get("body", b""), message.get("more_body", False)
-        data = b""
+        parts: list[bytes] = []
         if self._start is not None:
-            data = self._head(self._start, None if more else len(body))
+            parts.append(self._head(self._start, None if more else len(body)))
             self._start = None
         if body and not self._is_bodiless:
-            data += self._h11.send(h11.Data(data=body)) or b""
+            parts += self._h11.send_with_data_passthrough(h11.Data(data=body)) or ()
         if not more:
-            data += self._h11.send(h11.EndOfMessage()) or b""
+            parts += self._h11.send_with_data_passthrough(h11.EndOfMessage()) or ()
             self.is_over = True
-        self.bytes += len(data)
-        if data:
-            await self._write(data)
+        size = sum(map(len, parts))
+        self.bytes += size
+        if size:
+            await self._write([b"".join(parts)] if size <= JOINED_MAX else parts)
 
     @property
     def _is_bodiless(self) -> bool:

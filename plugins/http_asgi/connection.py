@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES_MAX: Final = 16 * 1024
 READ_BYTES: Final = 64 * 1024
+WRITE_BYTES: Final = 64 * 1024
 LINGER_BYTES: Final = 256 * 1024
 LINGER_S: Final = 1.0
 
@@ -213,7 +214,7 @@ class Connection:
         with anyio.move_on_after(limit_s) as time:
             if self._h11.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
-                await self._write(self._h11.send(go_on) or b"")
+                await self._write([self._h11.send(go_on) or b""])
             while isinstance(event := await self._event(), h11.Data):
                 size += len(event.data)
                 if size > limit:
@@ -292,16 +293,19 @@ class Connection:
         body = body or plain_problem(problem)
         await answer.send({"type": "http.response.body", "body": body})
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, parts: Sequence[bytes]) -> None:
+        """Send bit by bit: whoever does not read holds no more than a bit of ours in buffers."""
         with anyio.move_on_after(self._settings.write_s_max) as time:
-            await self._stream.send(data)
+            for part in parts:
+                for at in range(0, len(part), WRITE_BYTES):
+                    await self._stream.send(part[at : at + WRITE_BYTES])
         if time.cancelled_caught:
             raise GoneError("it reads too slowly")
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, parts: Sequence[bytes]) -> None:
         """Send bytes of an answer. Raises `GoneError`."""
         try:
-            await self._write(data)
+            await self._write(parts)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as lost:
             raise GoneError(str(lost)) from lost
 

@@ -111,3 +111,53 @@ async def test_requests_are_answered_one_by_one_in_order(count):
     assert [b'"path":"/%d"' % n in said for n in range(count)] == [True] * count
     places = [said.index(b'"/%d"' % n) for n in range(count)]
     assert places == sorted(places)
+
+
+class Large(Echo):
+    options = RouteOptions(etags=False, compress=False)
+    body = bytes(range(256)) * 4_096
+
+    @staticmethod
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": Large.body})
+
+
+class Line:
+    """A stream that keeps what is sent, piece by piece."""
+
+    def __init__(self, data):
+        self.data, self.sent = [data], []
+
+    async def receive(self, size):
+        if not self.data:
+            raise anyio.EndOfStream
+        return self.data.pop()
+
+    async def send(self, piece):
+        self.sent.append(piece)
+
+    async def send_eof(self):
+        pass
+
+    async def aclose(self):
+        pass
+
+
+async def test_l25_a_long_answer_goes_in_small_pieces_and_is_not_copied(monkeypatch):
+    """Many may ask for the same list and read none of it."""
+    bounds, clock, written = HttpServerSettings(), FakeClock(), []
+    site = Site([Large()], bounds, clock, InlineWorkers())
+    line = Line(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    connection = Connection(line, ("192.0.2.1", 5), bounds, clock, Bodies(9), site.serve)
+    write = connection.write
+
+    async def noted(parts):
+        written.extend(parts)
+        await write(parts)
+
+    monkeypatch.setattr(connection, "write", noted)
+    await connection.run()
+    assert any(part is Large.body for part in written)
+    assert max(map(len, line.sent)) <= 64 * 1024
+    assert b"".join(line.sent).endswith(b"\r\n\r\n" + Large.body)
