@@ -79,7 +79,13 @@ class SignedClient:
             raise
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", *, timeout_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        body_bytes_max: int | None = None,
     ) -> HttpResponse:
         """Ask, signed; return what the server says, whatever its status (`accepted` refuses).
 
@@ -89,7 +95,7 @@ class SignedClient:
         """
         async with self._turn:
             for is_last in (False, True):
-                response = await self._send(method, path, body, timeout_s)
+                response = await self._send(method, path, body, timeout_s, body_bytes_max)
                 if response.status != 401 or MISMATCH not in said(response):
                     return response
                 self.counters["mismatches"] += 1
@@ -102,7 +108,12 @@ class SignedClient:
         )
 
     async def _send(
-        self, method: str, path: str, body: bytes, timeout_s: float | None
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        timeout_s: float | None,
+        body_bytes_max: int | None,
     ) -> HttpResponse:
         """Send once. The nonce is kept only over a success: else the next request asks for one."""
         nonce = self._nonce if self._nonce is not None else await self._next_nonce(timeout_s)
@@ -122,6 +133,7 @@ class SignedClient:
                     HEADER_SIGNATURE: signature.hex(),
                 },
                 timeout_s=timeout_s,
+                body_bytes_max=body_bytes_max,
             )
         except HttpError:
             self.counters["failed"] += 1

@@ -7,6 +7,7 @@ the address outside.
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from collections.abc import Callable, Iterable, Sequence
 
@@ -28,6 +29,7 @@ __all__ = ["Own"]
 
 SALT = b"addr"
 BIND = "/bind/stcpr"
+ANSWER_BYTES_MAX = 65_536
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -118,19 +120,29 @@ class Own:
             {"port": bind.port, "addresses": [_host(text) for text in bind.addresses]}
         )
         answer = accepted(
-            await self._client.request("POST", BIND, body, timeout_s=self._settings.timeout_s)
+            await self._client.request(
+                "POST",
+                BIND,
+                body,
+                timeout_s=self._settings.timeout_s,
+                body_bytes_max=ANSWER_BYTES_MAX,
+            )
         )
         seen: _Told = answer.json(_Told) if answer.body.strip() else _Told()
         self.told(
             ORDINARY,
             msgspec.structs.replace(
-                bind, remote_addr=seen.remote_addr[:300], remote_addr_v6=seen.remote_addr_v6[:300]
+                bind,
+                remote_addr=_ip(seen.remote_addr),
+                remote_addr_v6=_ip(seen.remote_addr_v6),
             ),
         )
 
     async def _unbind(self) -> None:
         if self._client is not None and self.binding.state.is_current:
-            accepted(await self._client.request("DELETE", BIND, b"{}"))
+            accepted(
+                await self._client.request("DELETE", BIND, b"{}", body_bytes_max=ANSWER_BYTES_MAX)
+            )
 
     # --- the DHT --------------------------------------------------------------------------------
 
@@ -176,6 +188,17 @@ class Own:
 def _host(text: str) -> str:
     """Return `address` of `address` or `address:port`: resolvers have one port for all."""
     return text if text.count(":") != 1 else text.partition(":")[0]
+
+
+def _ip(text: str) -> str:
+    """Return an address that a resolver says it saw; nothing where it is none.
+
+    It is published under this node's signature: what is no address must not get there.
+    """
+    try:
+        return str(ipaddress.ip_address(text[:64]))
+    except ValueError:
+        return ""
 
 
 def _is_useful(bind: AddressBind) -> bool:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import anyio
+import anyio.lowlevel
 import msgspec
 
 from skycore.contracts.http import HttpClient, HttpResponse
@@ -32,7 +35,12 @@ __all__ = ["DmsgApi", "Signed", "is_refused"]
 AT: Final = "/dmsg-discovery"
 ENTRY_BYTES_MAX: Final = 64 * 1024
 LIST_BYTES_MAX: Final = 8 * 1024 * 1024
+ENTRIES_MAX: Final = 100_000
+ENTRIES_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of everybody's entries together: a server may answer each question with as much as it likes."""
 BATCH: Final = 512
+AT_A_TIME: Final = 32
+"""Entries that are verified (0.2 ms each) before others have their turn."""
 NOT_HERE: Final = "not found"
 """What a path is told that is none: a wrong address, not a missing entry."""
 FRESH_S: Final = 2.0
@@ -90,7 +98,7 @@ class DmsgApi:
             self._servers, self._left_out, self._tag = (), 0, ""
         else:
             rows = accepted(response, 200).json(list[msgspec.Raw])
-            signed, left_out = self._verified([bytes(row) for row in rows])
+            signed, left_out = await self._verified([bytes(row) for row in rows])
             self._servers = tuple(row for row in signed if row.entry.server is not None)
             self._left_out = left_out + len(signed) - len(self._servers)
             self._tag = response.headers.get("etag", "")
@@ -100,24 +108,34 @@ class DmsgApi:
     async def entries(self) -> tuple[tuple[Signed, ...], int]:
         """Return everybody's entries, and how many were left out for what they are."""
         response = await self._get("/entries", LIST_BYTES_MAX)
-        keys: list[str] = accepted(response, 200).json(list[str])
+        keys: list[str] = list(dict.fromkeys(accepted(response, 200).json(list[str])))
+        if len(keys) > ENTRIES_MAX:
+            raise DiscoveryError(f"{self.url} tells of more than {ENTRIES_MAX} entries")
         found: list[Signed] = []
-        left_out = 0
+        left_out = size = 0
         for start in range(0, len(keys), BATCH):
-            body = msgspec.json.encode(keys[start : start + BATCH])
+            asked = keys[start : start + BATCH]
             path = f"{AT}/entries/batch"
-            response = await self._ask("POST", path, body, bytes_max=LIST_BYTES_MAX)
+            response = await self._ask(
+                "POST", path, msgspec.json.encode(asked), bytes_max=LIST_BYTES_MAX
+            )
+            size += len(response.body)
+            if size > ENTRIES_BYTES_MAX:
+                raise DiscoveryError(f"{self.url} tells more than {ENTRIES_BYTES_MAX} bytes")
             rows = accepted(response, 200).json(dict[str, msgspec.Raw])
-            good, bad = self._verified([bytes(row) for row in rows.values()])
+            told = [bytes(row) for row in islice(rows.values(), len(asked))]
+            good, bad = await self._verified(told)
             found += good
-            left_out += bad
+            left_out += bad + len(rows) - len(told)
         return tuple(found), left_out
 
-    def _verified(self, bodies: Sequence[bytes]) -> tuple[tuple[Signed, ...], int]:
+    async def _verified(self, bodies: Sequence[bytes]) -> tuple[tuple[Signed, ...], int]:
         """Return what is signed, each key's newest, and how many others there were."""
         newest: dict[bytes, Signed] = {}
         left_out = 0
-        for body in bodies:
+        for place, body in enumerate(bodies):
+            if not place % AT_A_TIME:
+                await anyio.lowlevel.checkpoint()
             found = self._read(body)
             if found is None:
                 left_out += 1

@@ -84,6 +84,11 @@ class TakenInto(Directory):
     def __init__(self, directory: Directory, settings: DmsgServerSettings) -> None:
         self._whole, self._settings = directory, settings
 
+    @property
+    def losses(self) -> int:  # type: ignore[override]
+        """How often the registry turned out to be another one."""
+        return self._whole.losses
+
     def of(self, subject: bytes) -> Listing:
         """Return what a subject lists."""
         return self._whole.of(subject)

@@ -27,6 +27,7 @@ __all__ = ["Offers"]
 
 SALT = b"svc"
 PATH = "/api/services"
+ANSWER_BYTES_MAX = 1024 * 1024
 
 
 def _entry(offer: Offer, public: PubKey, version: str) -> ServiceEntry:
@@ -130,7 +131,11 @@ class Offers:
             return
         body = msgspec.json.encode(entries)
         timeout_s = self._settings.timeout_s
-        accepted(await self._client.request("POST", PATH, body, timeout_s=timeout_s))
+        accepted(
+            await self._client.request(
+                "POST", PATH, body, timeout_s=timeout_s, body_bytes_max=ANSWER_BYTES_MAX
+            )
+        )
         self.listed = len(entries)
 
     # --- the DHT --------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import msgspec
 
 from discovery_service.entries import ANY_TYPE, service_of
@@ -20,6 +22,11 @@ SALT = b"svc"
 PATH = "/api/services"
 LIFETIME_S = 300
 """How long a server keeps a service that is not repeated."""
+ONE_BYTES_MAX = 1024 * 1024
+ALL_BYTES_MAX = 8 * 1024 * 1024
+AT_A_TIME = 256
+"""Rows that are read before others have their turn."""
+_row = msgspec.json.Decoder(dict[str, Any])
 
 
 class HttpServices:
@@ -37,11 +44,15 @@ class HttpServices:
         """Ask what a key offers."""
         if self._client is None or salt != SALT:
             return None
-        answer = await self._client.get(f"{PATH}/{subject.hex()}?type={ANY_TYPE}")
+        answer = await self._client.get(
+            f"{PATH}/{subject.hex()}?type={ANY_TYPE}", body_bytes_max=ONE_BYTES_MAX
+        )
         if answer.status == 404:
             return None
-        by_subject, _ = _read(accepted(answer))
+        by_subject, strange = await _read(accepted(answer))
         entries = by_subject.get(subject)
+        if strange and not entries:
+            raise DiscoveryError(f"{strange} of the service discovery's rows are no services")
         return self._record(subject, entries) if entries else None
 
     async def records(self, salt: bytes) -> Records:
@@ -50,7 +61,8 @@ class HttpServices:
             raise DiscoveryError(
                 "no service discovery is set", hint="set discovery_service.url, or give --url"
             )
-        by_subject, strange = _read(accepted(await self._client.get(f"{PATH}?type={ANY_TYPE}")))
+        answer = await self._client.get(f"{PATH}?type={ANY_TYPE}", body_bytes_max=ALL_BYTES_MAX)
+        by_subject, strange = await _read(accepted(answer))
         found = [self._record(subject, by_subject[subject]) for subject in sorted(by_subject)]
         note = f"{strange} of its rows are no services" if strange else ""
         return Records(tuple(found), self.name, self._clock.wall_ns(), not strange, note)
@@ -61,16 +73,18 @@ class HttpServices:
         return Record(SALT, subject, ordered, now_ns, until_s, self.name)
 
 
-def _read(answer: HttpResponse) -> tuple[dict[bytes, list[ServiceEntry]], int]:
+async def _read(answer: HttpResponse) -> tuple[dict[bytes, list[ServiceEntry]], int]:
     """Return services by key, and how many rows are none."""
-    rows: list[dict[str, Any]] = answer.json(list[dict[str, Any]])
+    rows: list[msgspec.Raw] = answer.json(list[msgspec.Raw])
     by_subject: dict[bytes, list[ServiceEntry]] = {}
     strange = 0
-    for row in rows:
+    for place, row in enumerate(rows):
+        if not place % AT_A_TIME:
+            await anyio.lowlevel.checkpoint()
         try:
-            entry = service_of(row)
+            entry = service_of(_row.decode(row))
             subject = bytes.fromhex(entry.address.partition(":")[0])
-        except (msgspec.ValidationError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             strange += 1
             continue
         by_subject.setdefault(subject, []).append(entry)

@@ -128,6 +128,17 @@ async def test_publish_can_be_switched_off_and_needs_mirrors(place):
         assert publisher.said == []
 
 
+@pytest.mark.parametrize("seen", ["", "\\u001b[2Jx", "victim.example", "1.2.3.4:5", "x" * 300])
+async def test_what_a_resolver_says_it_saw_is_an_address_or_nothing(place, seen):
+    """It would stand in the DHT under our own signature."""
+    place.http.answers["bind"] = 200, b'{"remote_addr":"%s"}' % seen.encode()
+    own, publisher = make(place, Address("stcpr", "198.51.101.7:7777"))
+    await own._bind()
+    assert own.find("stcpr") == AddressBind("7777", ("198.51.101.7",))
+    await own._publish()
+    assert entry(publisher.said[-1]).stcpr.remote_addr == ""
+
+
 async def test_an_older_resolver_answers_nothing(place):
     place.http.answers["bind"] = 200, b""
     own, _ = make(place, Address("stcpr", "198.51.101.7:7777"))

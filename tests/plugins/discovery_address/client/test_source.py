@@ -88,8 +88,17 @@ async def test_nonsense_is_an_error_and_no_answer(place, bob, status, answer):
         await source(place).find(b"addr", bob)
 
 
-async def test_a_list_with_nonsense_in_it_or_none_at_all_is_an_error(place):
-    for status, answer in ((200, b'[{"pk":"xyz"}]'), (200, b"{}"), (404, b""), (500, b"")):
+async def test_one_strange_bind_hides_no_other_and_is_told(place, bob):
+    rows = b'[{"pk":"xyz"},{"pk":"%s","port":7},{"pk":5},{"new":1}]' % bob.hex().encode()
+    place.http.answers["entries"] = 200, rows
+    found = await source(place).records(b"addr")
+    assert [r.subject for r in found.records] == [bob]
+    assert not found.complete and found.note.startswith("3 of its rows")
+
+
+async def test_a_list_that_is_none_is_an_error(place):
+    endless = b"[" + b" " * 2**25 + b"]"
+    for status, answer in ((200, endless), (200, b"{}"), (404, b""), (500, b"")):
         place.http.answers["entries"] = status, answer
         with pytest.raises(SkycoreError):
             await source(place).records(b"addr")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
+from discovery_dmsg.client.api import AT_A_TIME, DmsgApi
 from discovery_dmsg.client.source import HttpDmsg
-from skycore.errors import DiscoveryError
+from skycore.contracts.http import HttpResponse
+from skycore.errors import DiscoveryError, HttpReplyError
 from skycore.model import dmsg_entry
 from skycore.model.entries import DmsgClient, DmsgServer, DmsgServerEntry
 from skycore.testing.contracts.discovery import EntrySourceContract, Sourced
@@ -150,3 +154,56 @@ async def test_many_entries_are_read_in_batches(lab):
 async def test_what_is_no_key_has_no_entry(running):
     assert await HttpDmsg(running.api(), running.clock).find(b"dmsg", b"\x05" * 32) is None
     assert running.http.requests == []
+
+
+class Hose:
+    """An HttpClient that answers each path with what it is told, whatever the question."""
+
+    def __init__(self, **bodies):
+        self.bodies, self.asked = bodies, 0
+
+    async def request(self, method, url, **more):
+        self.asked += 1
+        body = self.bodies[url.rpartition("/")[2]]
+        if len(body) > more["body_bytes_max"]:
+            raise HttpReplyError("more than it may")
+        return HttpResponse(200, {}, body, url)
+
+
+async def test_verifying_a_huge_list_lets_others_have_their_turn(running):
+    row = dmsg_entry.encode(running.person("eve").as_server())
+    http = Hose(all_servers=b"[" + b",".join([row] * 2_000) + b"]")
+    api = DmsgApi(http, running.person("x").identity, running.clock, "http://x", 5.0)
+    turns, is_over = 0, False
+
+    async def others():
+        nonlocal turns
+        while not is_over:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        await api.servers()
+        is_over = True
+    assert turns >= 2_000 / AT_A_TIME
+
+
+async def test_what_a_service_tells_of_everybody_is_bounded(running):
+    """Each answer of a batch may be large, and a list of keys has room for many batches."""
+    keys = [f"{n:064x}" for n in range(100_000)]
+    batch = b'{"a":"%s"}' % (b"x" * (8 * 1024 * 1024 - 100))
+    http = Hose(entries=msgspec.json.encode(keys), batch=batch)
+    api = DmsgApi(http, running.person("x").identity, running.clock, "http://x", 5.0)
+    with pytest.raises(DiscoveryError, match="more than"):
+        await api.entries()
+    assert http.asked < 12
+    http = Hose(entries=msgspec.json.encode([*keys, "one more"]))
+    api = DmsgApi(http, running.person("x").identity, running.clock, "http://x", 5.0)
+    with pytest.raises(DiscoveryError, match="more than"):
+        await api.entries()
+    few = msgspec.json.encode({str(n): 5 for n in range(100_000)})
+    http = Hose(entries=msgspec.json.encode(keys[:3]), batch=few)
+    api = DmsgApi(http, running.person("x").identity, running.clock, "http://x", 5.0)
+    assert await api.entries() == ((), 100_000)
+    assert api.counters["unverified"] == 3

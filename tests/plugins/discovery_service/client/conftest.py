@@ -12,7 +12,7 @@ from discovery_service.server.settings import ServiceServerSettings
 from skycore.contracts.http import HttpResponse
 from skycore.contracts.runtime import NodeInfo
 from skycore.discovery.signed import SignedClient
-from skycore.errors import HttpUnreachableError
+from skycore.errors import HttpReplyError, HttpUnreachableError
 from skycore.testing import sim_backend
 from skycore.testing.contracts.http import call_app
 from skycore.testing.dictregistry import DictRegistry
@@ -29,7 +29,7 @@ class AppClient:
     async def get(self, url, **options):
         return await self.request("GET", url, **options)
 
-    async def request(self, method, url, *, body=b"", headers=None, **_):
+    async def request(self, method, url, *, body=b"", headers=None, body_bytes_max=64 * 2**20, **_):
         if self.is_down:
             raise HttpUnreachableError("no way")
         parts = urlsplit(url)
@@ -37,6 +37,8 @@ class AppClient:
         self.asked.append((method, target.removeprefix("/sd")))
         for word, (status, answer) in self.answers.items():
             if word in target:
+                if len(answer) > body_bytes_max:
+                    raise HttpReplyError("more than it may")
                 return HttpResponse(status, {}, answer, url)
         sent = {"host": parts.netloc, **(headers or {})}
         return await call_app(

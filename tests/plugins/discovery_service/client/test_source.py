@@ -50,7 +50,7 @@ def bob():
 
 async def test_rows_that_are_no_services_are_left_out_and_counted(place, bob):
     good = {"address": f"{bob.hex()}:1", "type": "vpn", "sort": 1, "geo": None}
-    rows = [good, {}, {"address": 5}, {"address": "xyz:1", "type": "vpn"}]
+    rows = [good, 5, {"address": 5}, {"address": "xyz:1", "type": "vpn"}]
     place.http.answers["services"] = 200, json.dumps(rows).encode()
     found = await HttpServices(place.client("asker"), place.clock).records(b"svc")
     assert [r.subject for r in found.records] == [bob]
@@ -59,15 +59,25 @@ async def test_rows_that_are_no_services_are_left_out_and_counted(place, bob):
 
 
 @pytest.mark.parametrize(
-    ("status", "answer"), [(200, b""), (200, b"{}"), (200, b"[5]"), (200, b"\xff"), (500, b"oops")]
+    ("status", "answer"),
+    [
+        (200, b""),
+        (200, b"{}"),
+        (200, b"[5]"),
+        (200, b"\xff"),
+        (500, b"oops"),
+        (200, b"[" + b" " * 2**24 + b"]"),
+    ],
+    ids=range(6),
 )
 async def test_nonsense_is_an_error_and_no_answer(place, bob, status, answer):
     place.http.answers["services"] = status, answer
     source = HttpServices(place.client("asker"), place.clock)
     with pytest.raises(SkycoreError):
         await source.find(b"svc", bob)
-    with pytest.raises(SkycoreError):
-        await source.records(b"svc")
+    if answer != b"[5]":  # a list, if a strange one: partial
+        with pytest.raises(SkycoreError):
+            await source.records(b"svc")
 
 
 async def test_without_a_server_it_knows_nothing(place, bob):
