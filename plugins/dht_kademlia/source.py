@@ -70,7 +70,9 @@ class DhtSource:
         found = await self._dht.get(subject, salt)
         if found is None:
             if not len(node.table) and not (self._dht.is_complete and not node.seeds):
-                raise DiscoveryError("the DHT knows no node to ask")
+                raise DiscoveryError(
+                    "the DHT knows no node to ask", hint="set dht_kademlia.bootstrap to some"
+                )
             return None
         return await self._record(found)
 

@@ -299,7 +299,13 @@ class Feeding:
         self.trouble, self.hint = why, hint
 
     def _how_to_authorise(self) -> str:
-        key, salt = self._outlet.identity.public.hex(), self.salt.decode(errors="replace")
+        identity, salt = self._outlet.identity, self.salt.decode(errors="replace")
+        if identity.network.authority is None:
+            return (
+                "this network has no authority that could let this node publish of others:"
+                " `skynode network new` founds one that has; or set feed = false"
+            )
+        key = identity.public.hex()
         return (
             f"where the network's authority is: `skynode network delegate {key} --salt {salt}`;"
             " add what it prints to [publisher] delegations here"
