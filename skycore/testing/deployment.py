@@ -42,7 +42,7 @@ CLIENTS: Final = {
 }
 PATHS: Final = {"tp": "/tpd", "dmsg": "/dmsgd", "svc": "/sd", "addr": "/ar"}
 SHOWN: Final = 5
-LOOK_S: Final = 0.2
+LOOK_S: Final = 0.5
 
 
 class Deployment:
