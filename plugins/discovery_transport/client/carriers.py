@@ -153,6 +153,10 @@ class Carriers:
             return
         if missing := len(ids - listed.ids):
             trouble = f"{missing} of {len(ids)} transports are missing from the service"
+        elif gone := listed.ids - ids:  # told by a clock that runs ahead of ours: no record of
+            trouble = f"the service lists {len(gone)} that are gone"  # ours takes them away
+            self.registrar.expect(gone)
+            self.registration.nudge()
         elif listed.seq != seq:
             trouble = "the service does not have them from the DHT (yet)"
         else:
@@ -178,6 +182,8 @@ class Carriers:
         except SkycoreError:
             self.note(seq=0)
             raise
+        if seq != self.seen.seq:  # the service was seen to have it from another record
+            self.note(checked_version=-1, check_trouble="")
         self.note(published_version=version, seq=seq)
         if not seq or self.registrar is None or not self._may_hand_over:
             return

@@ -96,7 +96,9 @@ class Publication:
             held = await dht.ask(peer, self._public, TP)
         except SkycoreError:
             return
-        ends += [stored.until for stored in held if self._is_ours(stored, seq)]
+        ours = [stored.until for stored in held if self._is_ours(stored, seq)]
+        if ours:  # once, however often it says so: one peer is one copy
+            ends.append(max(ours))
 
     def _is_ours(self, stored: StoredItem, seq: int) -> bool:
         item = stored.item

@@ -7,7 +7,7 @@ and a route set up over a dead transport fails for somebody else (Skywire's #222
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -64,6 +64,11 @@ class Registrar:
             body = msgspec.json.encode(batch)
             await self._send("/v3/transports/", body)
         await self._delete(sorted(self._may_list - ids))
+
+    def expect(self, ids: Iterable[uuid.UUID]) -> None:
+        """Learn what the service lists of ours: the next registration deletes what is gone."""
+        if self._may_list is not None:
+            self._may_list.update(ids)
 
     async def leave(self) -> None:
         """Take back everything: the node stops."""
