@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import heapq
 import logging
-import ssl
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
 import anyio
-from aioquic import tls
 
 from skycore.contracts.runtime import Clock, DatagramSocket, Endpoint, Entropy
 from skycore.errors import DialError
@@ -22,6 +20,7 @@ from skycore.model.limits import HANDSHAKE_TIMEOUT_S
 from transport_sudph.core.certificate import configurations
 from transport_sudph.core.demux import CID_BYTES, Door, Kind, connection_id, kind_of
 from transport_sudph.core.link import QuicLink
+from transport_sudph.seat import TROUBLE, Seat
 from transport_sudph.settings import SudphSettings
 from transport_sudph.stream import SudphStream
 
@@ -38,39 +37,6 @@ GONE_MAX: Final = 256
 GONE_S: Final = 60.0
 WARN_S: Final = 60.0
 LAST_WORDS_MAX: Final = 10
-TROUBLE: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    ssl.SSLError,
-    tls.Alert,
-)
-"""What a peer's bytes might make a library raise: it ends that connection and nothing else."""
-
-
-class _Seat:
-    """What the endpoint keeps of a connection."""
-
-    __slots__ = ("began", "cids", "host", "lingers", "link", "stream", "timer_at", "up", "waits")
-
-    def __init__(
-        self, link: QuicLink, host: str, now: float, up: Callable[[], None] | None
-    ) -> None:
-        self.link = link
-        self.host = host
-        self.began = now
-        self.up = up
-        """The dialler's callback; None for an accepted connection."""
-        self.cids: set[bytes] = set()
-        self.stream: SudphStream | None = None
-        self.timer_at = float("inf")
-        self.waits = True
-        """Whether the handshake goes on."""
-        self.lingers = float("inf")
 
 
 class UdpEndpoint:
@@ -87,10 +53,10 @@ class UdpEndpoint:
             entropy.bytes(32), idle_s=settings.idle_s, window_bytes=settings.window_bytes
         )
         self._door = Door()
-        self._seats: dict[QuicLink, _Seat] = {}
-        self._by_cid: dict[bytes, _Seat] = {}
+        self._seats: dict[QuicLink, Seat] = {}
+        self._by_cid: dict[bytes, Seat] = {}
         self._gone: OrderedDict[bytes, list[object]] = OrderedDict()
-        self._timers: list[tuple[float, int, _Seat]] = []
+        self._timers: list[tuple[float, int, Seat]] = []
         self._timer_count = 0
         self._sooner = anyio.Event()
         self._sleeps_until = self._warn_at = 0.0
@@ -116,7 +82,7 @@ class UdpEndpoint:
 
     async def _receive(self) -> None:
         while True:
-            touched: dict[_Seat, None] = {}
+            touched: dict[Seat, None] = {}
             for data, sender in await self._socket.receive():
                 seat = self._deliver(data, sender)
                 if seat is not None:
@@ -144,7 +110,7 @@ class UdpEndpoint:
         """Send a datagram that is none of QUIC's."""
         return self._socket.send(data, to)
 
-    def _deliver(self, data: bytes, sender: Endpoint) -> _Seat | None:
+    def _deliver(self, data: bytes, sender: Endpoint) -> Seat | None:
         kind = kind_of(data)
         if kind is Kind.CONTROL:
             if self.control is not None:
@@ -164,7 +130,7 @@ class UdpEndpoint:
             self._feed(seat, data, sender)
         return seat
 
-    def _feed(self, seat: _Seat, data: bytes, sender: Endpoint) -> None:
+    def _feed(self, seat: Seat, data: bytes, sender: Endpoint) -> None:
         try:
             if not seat.link.receive(data, sender, self._clock.now()):
                 self.counters["datagram_ignored"] += 1  # broken, forged, or here already
@@ -174,7 +140,7 @@ class UdpEndpoint:
         if not seat.link.has_begun:
             self._leave(seat)
 
-    def _open(self, data: bytes, sender: Endpoint) -> _Seat | None:
+    def _open(self, data: bytes, sender: Endpoint) -> Seat | None:
         now = self._clock.now()
         opening = self._door.open(data, sender, now, self._entropy.bytes(CID_BYTES))
         if isinstance(opening, bytes):
@@ -207,12 +173,12 @@ class UdpEndpoint:
 
     # --- connections -----------------------------------------------------------------------------
 
-    def _sit(self, link: QuicLink, host: str, up: Callable[[], None] | None) -> _Seat:
-        seat = self._seats[link] = _Seat(link, host, self._clock.now(), up)
+    def _sit(self, link: QuicLink, host: str, up: Callable[[], None] | None) -> Seat:
+        seat = self._seats[link] = Seat(link, host, self._clock.now(), up)
         self._name(seat, link.host_cid)
         return seat
 
-    def _name(self, seat: _Seat, cid: bytes) -> None:
+    def _name(self, seat: Seat, cid: bytes) -> None:
         seat.cids.add(cid)
         self._by_cid[cid] = seat
 
@@ -270,7 +236,7 @@ class UdpEndpoint:
         for seat in list(self._seats.values()):
             self._finish(seat, reason)
 
-    def _turn(self, seat: _Seat) -> None:
+    def _turn(self, seat: Seat) -> None:
         """Look at a connection after anything happened to it."""
         link = seat.link
         try:
@@ -291,7 +257,7 @@ class UdpEndpoint:
         else:
             self._set_timer(seat)
 
-    def _take_names(self, seat: _Seat) -> None:
+    def _take_names(self, seat: Seat) -> None:
         link = seat.link
         for cid in link.issued:
             self._name(seat, cid)
@@ -301,7 +267,7 @@ class UdpEndpoint:
         link.issued.clear()
         link.retired.clear()
 
-    def _handshake_over(self, seat: _Seat) -> None:
+    def _handshake_over(self, seat: Seat) -> None:
         seat.waits = False
         if seat.up is not None:
             seat.up()
@@ -318,7 +284,7 @@ class UdpEndpoint:
             self.backlog.append(seat.stream)
             self._arrived.set()
 
-    def _tick(self, seat: _Seat, now: float) -> None:
+    def _tick(self, seat: Seat, now: float) -> None:
         link = seat.link
         if seat.waits and seat.up is None and now - seat.began >= HANDSHAKE_TIMEOUT_S:
             self._leave(seat)  # without a word: its address may be anybody's
@@ -337,7 +303,7 @@ class UdpEndpoint:
             return
         self._turn(seat)
 
-    def _set_timer(self, seat: _Seat) -> None:
+    def _set_timer(self, seat: Seat) -> None:
         when = seat.link.get_timer()
         when = float("inf") if when is None else when
         if seat.link.is_up:
@@ -358,7 +324,7 @@ class UdpEndpoint:
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def _broken(self, seat: _Seat, bad: BaseException) -> None:
+    def _broken(self, seat: Seat, bad: BaseException) -> None:
         self.counters["connection_broken"] += 1
         now = self._clock.now()
         if now >= self._warn_at:  # strangers must not fill the log
@@ -367,7 +333,7 @@ class UdpEndpoint:
         seat.link._over("the peer sent what cannot be handled")
         self._leave(seat)
 
-    def _finish(self, seat: _Seat, reason: str) -> None:
+    def _finish(self, seat: Seat, reason: str) -> None:
         """Close, say so, and forget the connection but for that word."""
         link = seat.link
         if link not in self._seats:
@@ -387,7 +353,7 @@ class UdpEndpoint:
                 self._gone.popitem(last=False)
         self._leave(seat)
 
-    def _leave(self, seat: _Seat) -> None:
+    def _leave(self, seat: Seat) -> None:
         if self._seats.pop(seat.link, None) is None:
             return
         for cid in seat.cids:
