@@ -22,6 +22,11 @@ __all__ = [
     "CONTACTS_MAX",
     "DELEGATION_LIFETIME_MAX_S",
     "DHT_FRAME_MAX",
+    "DMSG_AGE_MAX_S",
+    "DMSG_MESSAGE_MAX",
+    "DMSG_PURPOSE_MAX",
+    "DMSG_REASON_MAX",
+    "DMSG_REQUEST_MAX",
     "ENDPOINT_MAX",
     "ENTRY_BYTES",
     "FEATURES_MAX",
@@ -132,6 +137,17 @@ SUDPH_PUNCHES_MAX: Final = 10
 """Punch datagrams to one target in a minute."""
 SUDPH_PUNCH_MAX: Final = 64
 """Bytes of a punch datagram."""
+
+# relays (docs/protocols/dmsg.md)
+DMSG_MESSAGE_MAX: Final = 2_048
+"""Bytes of a message after its length."""
+DMSG_REQUEST_MAX: Final = 1_024
+"""Bytes of what is signed of a dial."""
+DMSG_PURPOSE_MAX: Final = 64
+DMSG_REASON_MAX: Final = 200
+"""Characters of a reason."""
+DMSG_AGE_MAX_S: Final = 60
+"""How far a dial's time may lie from the clock of who reads it, either way."""
 
 # DHT RPC (docs/protocols/dht.md)
 DHT_FRAME_MAX: Final = 4 * 1024 * 1024
