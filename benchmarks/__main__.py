@@ -17,6 +17,7 @@ BENCHES = (
     "records",
     "reconcile",
     "dht",
+    "dmsg",
     "redis",
     "registry",
     "registrations",

@@ -20,10 +20,10 @@ from relay_dmsg.core.messages import (
 )
 from skycore.contracts.runtime import Identity
 from skycore.errors import RemoteProtocolError
+from skycore.model.limits import DMSG_AGE_MAX_S, DMSG_REASON_MAX
 from skycore.model.network import NetworkConstants, tagged
 
 __all__ = [
-    "AGE_MAX_S",
     "Judged",
     "SeenDials",
     "is_signed",
@@ -32,9 +32,7 @@ __all__ = [
     "make_dial",
 ]
 
-AGE_MAX_S: Final = 60
-"""How far a dial's time may lie from the clock of who reads it, either way."""
-SEEN_S: Final = 2 * AGE_MAX_S
+SEEN_S: Final = 2 * DMSG_AGE_MAX_S
 """How long a dial's id is remembered: a dial that is older is stale."""
 _DIAL, _ANSWER = "skycore/dmsg-dial/1", "skycore/dmsg-answer/1"
 NS: Final = 10**9
@@ -68,7 +66,7 @@ def judge(
         return Judged(request, Code.BAD_REQUEST, "the dial names another sender than its own")
     if len(request.dst) != suite.public_bytes or request.dst == request.src:
         return Judged(request, Code.BAD_REQUEST, "the dial names no other key of this network")
-    if abs(now_ns - request.time_ns) > AGE_MAX_S * NS:
+    if abs(now_ns - request.time_ns) > DMSG_AGE_MAX_S * NS:
         off_s = (now_ns - request.time_ns) / NS
         return Judged(request, Code.STALE, f"the dial was signed {off_s:.0f} s ago by this clock")
     if not suite.verify(request.src, tagged(_DIAL, network) + dial.request, dial.signature):
@@ -78,7 +76,9 @@ def judge(
 
 def make_answer(identity: Identity, dial: Dial, code: Code, reason: str = "") -> Answer:
     """Answer a dial as its destination."""
-    return Answer(code, reason[:200], identity.sign(_answered(identity.network, dial, code)))
+    return Answer(
+        code, reason[:DMSG_REASON_MAX], identity.sign(_answered(identity.network, dial, code))
+    )
 
 
 def is_signed(network: NetworkConstants, dst: bytes, dial: Dial, answer: Answer) -> bool:

@@ -15,10 +15,15 @@ import msgspec
 from msgspec import Meta
 
 from skycore.errors import DecodeError, LocalProtocolError
+from skycore.model.limits import (
+    DMSG_MESSAGE_MAX,
+    DMSG_PURPOSE_MAX,
+    DMSG_REASON_MAX,
+    DMSG_REQUEST_MAX,
+)
 
 __all__ = [
     "HEAD_BYTES",
-    "MESSAGE_MAX",
     "VERSION",
     "Answer",
     "Attach",
@@ -37,15 +42,13 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-MESSAGE_MAX: Final = 2_048
-"""Bytes of a message after its length."""
 HEAD_BYTES: Final = 2
 _LENGTH = struct.Struct(">H")
 
 Version = Annotated[int, Meta(ge=1, le=65_535)]
 Count = Annotated[int, Meta(ge=0, le=2**31)]
-Text = Annotated[str, Meta(max_length=200)]
-Purpose = Annotated[str, Meta(max_length=64)]
+Text = Annotated[str, Meta(max_length=DMSG_REASON_MAX)]
+Purpose = Annotated[str, Meta(max_length=DMSG_PURPOSE_MAX)]
 Key = Annotated[bytes, Meta(min_length=1, max_length=64)]
 
 
@@ -120,7 +123,7 @@ class Dial(msgspec.Struct, frozen=True, array_like=True):
     version adds.
     """
 
-    request: Annotated[bytes, Meta(max_length=1_024)]
+    request: Annotated[bytes, Meta(max_length=DMSG_REQUEST_MAX)]
     """An encoded `Request`."""
     signature: Annotated[bytes, Meta(max_length=128)]
     """By its `src`."""
@@ -145,17 +148,17 @@ _encoder: Final = msgspec.msgpack.Encoder()
 def encode(message: Message) -> bytes:
     """Return a message with its length. Raises `LocalProtocolError` where it is too long."""
     body = _encoder.encode(message)
-    if len(body) >= MESSAGE_MAX:
-        raise LocalProtocolError(f"a relay message carries {MESSAGE_MAX - 1} bytes at most")
+    if len(body) >= DMSG_MESSAGE_MAX:
+        raise LocalProtocolError(f"a relay message carries {DMSG_MESSAGE_MAX - 1} bytes at most")
     return _LENGTH.pack(1 + len(body)) + bytes((_TYPE_OF[type(message)],)) + body
 
 
 def check_size(head: bytes) -> int:
     """Return how many bytes follow the length. Raises `DecodeError` for none or too many."""
     size = int(_LENGTH.unpack(head)[0])
-    if not 1 <= size <= MESSAGE_MAX:
+    if not 1 <= size <= DMSG_MESSAGE_MAX:
         raise DecodeError(
-            f"a relay message of {size} bytes; 1 to {MESSAGE_MAX} are allowed", reason="size"
+            f"a relay message of {size} bytes; 1 to {DMSG_MESSAGE_MAX} are allowed", reason="size"
         )
     return size
 

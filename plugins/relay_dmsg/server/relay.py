@@ -39,6 +39,7 @@ from skycore.contracts.streams import Stream, StreamListener, Streams
 from skycore.contracts.transport import Transports
 from skycore.errors import DecodeError, RemoteProtocolError, SkycoreError, StreamError
 from skycore.model.keys import short
+from skycore.model.limits import DMSG_REASON_MAX
 
 __all__ = ["Relay"]
 
@@ -150,7 +151,7 @@ class Relay:
         kind = Refused if attaching else Answer
         with anyio.move_on_after(GOODBYE_S):
             try:
-                await send_message(stream, kind(int(code), reason[:200]))
+                await send_message(stream, kind(int(code), reason[:DMSG_REASON_MAX]))
                 await stream.send_eof()
                 while await stream.receive():  # a reset would overtake what we said
                     pass
@@ -265,7 +266,7 @@ class Relay:
                 with anyio.CancelScope(shield=True):
                     await far.aclose()  # nothing of a dial that failed stays behind
         if far is None or not isinstance(answer, Answer):
-            raise _NoError(Code.NO_ANSWER, f"the destination did not answer: {problem}"[:200])
+            raise _NoError(Code.NO_ANSWER, f"the destination did not answer: {problem}")
         return far, answer
 
     async def _splice(self, near: Stream, far: Stream, request: Request) -> None:

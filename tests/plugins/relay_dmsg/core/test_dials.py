@@ -6,10 +6,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from relay_dmsg.core.dials import AGE_MAX_S, SeenDials, is_signed, judge, make_answer, make_dial
+from relay_dmsg.core.dials import SeenDials, is_signed, judge, make_answer, make_dial
 from relay_dmsg.core.messages import Answer, Code, Dial, Request, decode_request
 from skycore.errors import DecodeError, RemoteProtocolError
 from skycore.model.keys import ED25519
+from skycore.model.limits import DMSG_AGE_MAX_S
 from skycore.model.network import NetworkConstants
 from skycore.testing.fakes import identity
 
@@ -45,12 +46,12 @@ def test_r7_a_changed_bit_anywhere_is_seen(data):
     assert judged.code is not Code.ACCEPTED
 
 
-@pytest.mark.parametrize("off_s", [-AGE_MAX_S - 1, AGE_MAX_S + 1, 3_600])
+@pytest.mark.parametrize("off_s", [-DMSG_AGE_MAX_S - 1, DMSG_AGE_MAX_S + 1, 3_600])
 def test_r7_an_old_dial_is_stale(off_s):
     assert judge(NETWORK, dial(), NOW + off_s * 10**9).code is Code.STALE
 
 
-@pytest.mark.parametrize("off_s", [-AGE_MAX_S, 0, AGE_MAX_S])
+@pytest.mark.parametrize("off_s", [-DMSG_AGE_MAX_S, 0, DMSG_AGE_MAX_S])
 def test_clocks_may_differ_by_a_minute(off_s):
     assert judge(NETWORK, dial(), NOW + off_s * 10**9).code is Code.ACCEPTED
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from relay_dmsg.core.messages import (
     HEAD_BYTES,
-    MESSAGE_MAX,
     Answer,
     Attach,
     Attached,
@@ -23,6 +22,7 @@ from relay_dmsg.core.messages import (
     encode_request,
 )
 from skycore.errors import DecodeError, LocalProtocolError
+from skycore.model.limits import DMSG_MESSAGE_MAX
 
 words = st.text(max_size=60)
 small = st.integers(0, 65_535)
@@ -39,7 +39,7 @@ MESSAGES = st.one_of(
 @given(MESSAGES)
 def test_what_goes_in_comes_out(message):
     data = encode(message)
-    assert check_size(data[:HEAD_BYTES]) == len(data) - HEAD_BYTES <= MESSAGE_MAX
+    assert check_size(data[:HEAD_BYTES]) == len(data) - HEAD_BYTES <= DMSG_MESSAGE_MAX
     assert decode(data[HEAD_BYTES:]) == message
 
 
@@ -64,7 +64,7 @@ def test_a_damaged_message_is_a_message_or_a_decode_error(message, data):
             assert str(bad)
 
 
-@pytest.mark.parametrize("size", [0, MESSAGE_MAX + 1, 65_535])
+@pytest.mark.parametrize("size", [0, DMSG_MESSAGE_MAX + 1, 65_535])
 def test_sizes_are_bounded_before_anything_is_read(size):
     with pytest.raises(DecodeError) as caught:
         check_size(size.to_bytes(2, "big"))
