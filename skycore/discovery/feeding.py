@@ -27,6 +27,7 @@ from skycore.contracts.runtime import Clock, Entropy, Identity
 from skycore.contracts.store import Items
 from skycore.discovery.backlog import Backlog
 from skycore.discovery.directory import Directory
+from skycore.discovery.holding import Holding
 from skycore.discovery.published import PublishedSubjects, digest_of
 from skycore.errors import (
     ItemError,
@@ -54,9 +55,6 @@ RETRY_FIRST_S: Final = 1.0
 RETRY_LONGEST_S: Final = 60.0
 REFRESH_S: Final = 900.0
 """How often everything is handed to the publisher again, who prolongs what is half over."""
-HELD_FROM: Final = 50
-HELD_S: Final = 120.0
-"""More than one refresh of a visor: see `Feeding._held_back`."""
 SHOWN_MAX: Final = 5
 NO_MIRROR: Final = "no mirror is up: what is listed goes into this node's own store only"
 EXPECTED_ANEW: Final = 15
@@ -105,7 +103,7 @@ class Feeding:
         self._elsewhere: set[bytes] = set()
         self._expected: dict[bytes, bytes] = {}
         self._different: list[bytes] = []
-        self._held_since: float | None = None
+        self._holding = Holding(outlet.clock, name)
         self._verified_at: float | None = None
         self._verified = 0
         self._refreshed_at = outlet.clock.now()
@@ -228,24 +226,9 @@ class Feeding:
         return namespace.encode(body)
 
     def _held_back(self) -> Collection[bytes]:
-        """Return whose deletion waits: when most of the network is gone at once, the table is.
-
-        A registry that was flushed, or restored from an old backup, has everybody back within one
-        refresh. Until then the DHT goes on saying what was true a minute ago; expiry of the records
-        themselves bounds it anyway.
-        """
-        gone = [s for s in self._backlog.waiting() if not self._directory.of(s).entries]
-        now = self._outlet.clock.now()
-        if len(gone) < HELD_FROM or len(gone) <= len(self._directory):
-            self._held_since = None
-            return ()
-        if self._held_since is None:
-            self._held_since = now
-            log.warning(
-                "most subjects are gone at once; their records stay for a while name=%s gone=%d",
-                self.name, len(gone),
-            )  # fmt: skip
-        return set(gone) if now - self._held_since < HELD_S else ()
+        """Return whose deletion waits: see `holding.py`."""
+        gone = {s for s in self._backlog.waiting() if not self._directory.of(s).entries}
+        return self._holding.held(gone, len(self._directory))
 
     # --- sending ---------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from skycore.contracts.namespace import Namespaces
 from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.contracts.store import PutOutcome
 from skycore.discovery.directory import open_directory
-from skycore.discovery.feeding import HELD_S, Outlet, open_feeding
+from skycore.discovery.feeding import Outlet, open_feeding
+from skycore.discovery.holding import HELD_S
 from skycore.errors import NamespaceError, StoreError
 from skycore.events import Events
 from skycore.guards.gate import GateSettings, open_gate
@@ -340,6 +341,23 @@ async def test_a_registry_that_lost_everything_takes_nothing_down_with_it(side):
         await feeding.verify()
         await anyio.sleep(2)
         assert await side.standing() == side.listed() and len(side.directory) == 59
+
+
+async def test_l6_who_comes_back_last_was_never_away(side):
+    """A registry is emptied, and visors register again one after the other over 80 s."""
+    async with side.feeding(sweep_s=5):
+        everybody = [listing(f"visor{n}", n + 1) for n in range(80)]
+        await side.tell(*everybody)
+        await anyio.sleep(1)
+        side.registry.flush()
+        await anyio.sleep(8)
+        for one in everybody:
+            await side.tell(one)
+            await anyio.sleep(1)
+            assert len(await side.standing()) == 80
+        await side.tell(RegistryWrite(key("visor0"), whole=True))  # a deletion is one again
+        await anyio.sleep(1)
+        assert len(await side.standing()) == 79
 
 
 async def test_if_everybody_is_really_gone_so_are_the_records(side):
