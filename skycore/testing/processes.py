@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -34,8 +34,10 @@ class NodeProcessError(Exception):
 class NodeProcess:
     """One `skynode` on a data folder of its own. A context manager that stops it."""
 
-    def __init__(self, data: Path, name: str = "") -> None:
+    def __init__(self, data: Path, name: str = "", before: Sequence[str] = ()) -> None:
         self.data = data
+        self.before = tuple(before)
+        """Words before the node's own command line: where, or how, it is to run."""
         self.name = name or data.name
         self.process: subprocess.Popen[bytes] | None = None
         self.log = data / "log"
@@ -103,7 +105,7 @@ class NodeProcess:
         words = [w for s in settings for w in ("--set", s)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*SKYNODE, "--data", str(self.data), "--profile", profile, *words],
+                [*self.before, *SKYNODE, "--data", str(self.data), "--profile", profile, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

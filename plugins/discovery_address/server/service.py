@@ -138,6 +138,7 @@ class _Status:
             "requests": dict(sorted(desk.counters.items())),
             "table_age_s": round(directory.age_s, 1) if directory.is_loaded else None,
         }
+        fields |= self._udp.status_fields()
         for part in (self._exchange.feeding, self._exchange.taking):
             fields |= part.status_fields() if part else {}
         told = f"{fields['binds']} binds of {len(directory)} keys"

@@ -80,10 +80,15 @@ def read_bind(body: bytes, observed: str, *, any_address: bool) -> AddressBind:
     six = ":" in observed
     return AddressBind(
         port=str(int(port)),
-        addresses=tuple(dict.fromkeys(addresses)),
+        addresses=tuple(dict.fromkeys(addresses if any_address else _own(addresses, observed))),
         remote_addr="" if six else observed,
         remote_addr_v6=observed if six else "",
     )
+
+
+def _own(addresses: Sequence[str], observed: str) -> Sequence[str]:
+    """Return addresses without public ones that nobody saw: they could be anybody's."""
+    return [a for a in addresses if (h := _host_of(a)) == observed or not is_public(h)]
 
 
 def _host_of(text: str) -> str:
