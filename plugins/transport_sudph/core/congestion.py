@@ -46,7 +46,7 @@ class LossShare(QuicCongestionControl):
         self._acked = self._lost = 0
         self._min_rtt, self._min_rtt_at, self._rtt = 0.0, 0.0, 0.0
         self._share = 0.0
-        self._was_full = False
+        self._was_full = self._was_full_before = False
         self.large_lost = 0
         """Datagrams over the smallest size that were lost since the last one that arrived."""
 
@@ -73,7 +73,7 @@ class LossShare(QuicCongestionControl):
         self._acked += packet.sent_bytes
         if packet.sent_bytes > SUDPH_DATAGRAM_MIN:
             self.large_lost = 0
-        if self.is_starting and self._was_full:
+        if self.is_starting and (self._was_full or self._was_full_before):
             self._set(self.congestion_window + packet.sent_bytes)
         if packet.sent_time is not None and packet.sent_time >= self._round_began:
             self._end_round(now)
@@ -115,7 +115,7 @@ class LossShare(QuicCongestionControl):
             self._set(self.congestion_window + step)
         self._round_began = now
         self._acked = self._lost = 0
-        self._was_full = False
+        self._was_full, self._was_full_before = False, self._was_full
 
     def _set(self, window: int) -> None:
         self.congestion_window = max(self.minimum, min(WINDOW_MAX, window))
