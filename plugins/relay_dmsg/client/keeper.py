@@ -251,13 +251,13 @@ class Keeper:
         )
         news = was_up or server.trouble != why
         self._servers.failed(server, why, self._clock.now(), wait_s)
-        self._seek_at = min(self._seek_at, self._clock.now())
         log.log(
             logging.INFO if news else logging.DEBUG,
             "no session with a server pk=%s wait_s=%.1f reason=%r",
             *(short(server.key), wait_s, why),
         )
         if was_up:
+            self._seek_at = min(self._seek_at, self._clock.now())
             self._on_change()
         self._changed.set()
 

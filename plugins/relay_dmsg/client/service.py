@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
+from anyio.abc import TaskGroup
 
 from relay_dmsg.client.door import Door
 from relay_dmsg.client.finding import Finder
@@ -39,17 +40,41 @@ SERVERS_FILE = "dmsg_servers.msgpack"
 
 
 class DmsgClient:
-    """The parts of a client, for status and tests."""
+    """A client's parts: who keeps sessions, takes dials, and dials."""
 
     def __init__(
         self,
+        settings: DmsgClientSettings,
+        door: Door,
+        carrier: Streams,
+        transports: Transports,
         servers: Servers,
-        keeper: Keeper,
-        inbound: Inbound,
-        counters: Counter[str],
+        finder: Finder,
+        identity: Identity,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: TaskGroup,
+        on_change: Callable[[], None],
     ) -> None:
-        self.servers, self.keeper, self.inbound = servers, keeper, inbound
-        self.counters = counters
+        self.servers = servers
+        self.counters: Counter[str] = Counter()
+        """What happened since the start."""
+        self.keeper = Keeper(
+            settings, identity.public, servers, finder, carrier, transports, clock,
+            entropy.random(), tasks, self.counters, on_change,
+        )  # fmt: skip
+        self.inbound = Inbound(
+            identity, clock, door, self.counters, self.keeper.is_server, tasks,
+            requests_max=settings.inbound_max,
+        )  # fmt: skip
+        self.reach = Reach(
+            settings, identity, clock, entropy, carrier, transports, servers, self.keeper, finder,
+            self.counters,
+        )  # fmt: skip
+
+    def attached(self) -> Sequence[PubKey]:
+        """Return the servers that there is a session with."""
+        return [session.server.key for session in self.keeper.sessions.values()]
 
 
 @asynccontextmanager
@@ -83,50 +108,32 @@ async def open_client(
 ) -> AsyncIterator[DmsgClient]:
     """Keep sessions, take dials, tell where, from when the node is up until it stops."""
     carrier = _carrier(streams)
-    suite, own, dice = identity.network.suite, identity.public, entropy.random()
-    servers = _known(Servers(suite, dice), settings, identity, files)
-    counters: Counter[str] = Counter()
+    suite, own = identity.network.suite, identity.public
+    servers = _known(Servers(suite, entropy.random()), settings, identity, files)
     finder = Finder(suite, own, servers, sources, dhts, clock, lookup_s=settings.lookup_s)
     async with carrier.listen(TO_CLIENT) as listener, anyio.create_task_group() as tasks:
-
-        def attached() -> Sequence[PubKey]:
-            return [session.server.key for session in keeper.sessions.values()]
-
-        teller = Teller(
-            own,
-            settings.client_type,
-            attached,
-            publisher if settings.publish else None,
-            namespaces,
-            presences,
-        )
 
         def changed() -> None:
             teller.change()
             files.write(SERVERS_FILE, servers.dump())
 
-        keeper = Keeper(
-            settings, own, servers, finder, carrier, transports, clock, dice, tasks, counters,
+        client = DmsgClient(
+            settings, door, carrier, transports, servers, finder, identity, clock, entropy, tasks,
             changed,
         )  # fmt: skip
-        inbound = Inbound(
-            identity, clock, door, counters, keeper.is_server, tasks,
-            requests_max=settings.inbound_max,
-        )  # fmt: skip
-        door.inside = Reach(
-            settings, identity, clock, entropy, carrier, transports, servers, keeper, finder,
-            counters,
-        )  # fmt: skip
+        told = publisher if settings.publish else None
+        teller = Teller(own, settings.client_type, client.attached, told, namespaces, presences)
+        door.inside = client.reach
 
         async def work() -> None:
             await lifecycle.wait_ready()
-            tasks.start_soon(keeper.run)
+            tasks.start_soon(client.keeper.run)
             tasks.start_soon(teller.run)
 
-        tasks.start_soon(inbound.accept, listener)
+        tasks.start_soon(client.inbound.accept, listener)
         tasks.start_soon(work)
         try:
-            yield DmsgClient(servers, keeper, inbound, counters)
+            yield client
         finally:
             door.inside = None
             tasks.cancel_scope.cancel()

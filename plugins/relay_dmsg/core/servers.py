@@ -7,9 +7,8 @@ come in as arguments.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Collection
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -18,11 +17,19 @@ from skycore.model.addresses import Address, split_host_port
 from skycore.model.keys import KeySuite, PubKey, parse_public
 from skycore.model.limits import ENDPOINT_MAX
 
-__all__ = ["SERVERS_MAX", "Server", "Servers", "parse_server", "server_address", "servers_in"]
+__all__ = ["SERVERS_MAX", "Server", "Servers", "parse_server", "server_address"]
 
 SERVERS_MAX: Final = 256
 DIRECT_KIND: Final = "stcpr"
 """How a server is dialled: its records and `PK@host:port` name a TCP port."""
+
+
+class Dice(Protocol):
+    """What is needed of a random.Random."""
+
+    def shuffle(self, x: list[Any]) -> None:
+        """Put a list into any order."""
+        ...
 
 
 class Server:
@@ -57,7 +64,7 @@ class Saved(msgspec.Struct, frozen=True, array_like=True):
 class Servers:
     """All known servers."""
 
-    def __init__(self, suite: KeySuite, dice: random.Random) -> None:
+    def __init__(self, suite: KeySuite, dice: Dice) -> None:
         self._suite, self._dice = suite, dice
         self._by_key: dict[bytes, Server] = {}
         self._turn = 0
@@ -166,19 +173,6 @@ def parse_server(suite: KeySuite, text: str) -> tuple[PubKey, str]:
 def server_address(key: bytes, endpoint: str) -> str:
     """Write `PK@host:port`."""
     return f"{key.hex()}@{endpoint}"
-
-
-def servers_in(suite: KeySuite, bodies: Iterable[tuple[bytes, str]]) -> list[tuple[PubKey, str]]:
-    """Return those of (key, endpoint) that can be dialled."""
-    found = []
-    for key, endpoint in bodies:
-        try:
-            public = suite.check_public(key)
-        except InvalidKeyError:
-            continue
-        if _is_dialable(endpoint):
-            found.append((public, endpoint))
-    return found
 
 
 def _is_dialable(endpoint: str) -> bool:
