@@ -62,7 +62,8 @@ class Deployment:
         self.url = ""
         """Where the services are: "http://127.0.0.1:PORT"."""
         self._lifetime_s = lifetime_s
-        self._delegations = ""
+        self.delegations = ""
+        """The setting by which the mirror may publish of others."""
         self._keys: frozenset[str] = frozenset()
 
     @property
@@ -80,7 +81,7 @@ class Deployment:
             f"network.name={json.dumps(founded['name'])}",
             f"network.authority={json.dumps(founded['authority'])}",
         )
-        self._delegations = f"publisher.delegations={json.dumps(list(tokens.values()))}"
+        self.delegations = f"publisher.delegations={json.dumps(list(tokens.values()))}"
         authority = parse_public(ED25519, founded["authority"])
         return NetworkConstants(ED25519, founded["name"], authority)
 
@@ -103,7 +104,7 @@ class Deployment:
         """Start the mirror; a second time at the port of the first."""
         left_out = [plugin for salt, plugin in SERVERS.items() if salt not in self.served]
         settings = [
-            *self.named, self._delegations, f"node.disable={json.dumps(left_out)}",
+            *self.named, self.delegations, f"node.disable={json.dumps(left_out)}",
             f"mirror_redis.url={self.redis.url}", f"registry_redis.url={self.redis.url}",
             f"http_server.listen={self.url.removeprefix('http://') or '127.0.0.1:0'}",
             "http_server.requests_per_minute=0", "http_server.client_connections_max=256",

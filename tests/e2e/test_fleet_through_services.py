@@ -26,10 +26,11 @@ from skycore.model.network import NetworkConstants
 from skycore.model.recording import Snapshot, read_recording
 from skycore.runtime.clock import RealClock
 from skycore.runtime.network import RealNetwork
-from skycore.testing.deployment import Deployment, deployment, part_fields
+from skycore.testing.deployment import SERVERS, Deployment, deployment, part_fields
 from skycore.testing.fakes import identity
-from skycore.testing.processes import NodeProcess
+from skycore.testing.processes import NodeProcess, node_processes
 from skycore.testing.recording import generate_recording, real_recording
+from skycore.testing.redisserver import RedisServer
 from skycore.testing.visors import (
     SimulatedFleet,
     SimulatedVisor,
@@ -39,6 +40,7 @@ from skycore.testing.visors import (
 
 pytestmark = pytest.mark.processes
 NAMESPACES = Namespaces(ALL)
+LAPTOP = Path(__file__).parents[2] / "examples" / "laptop.toml"
 HUBS = len(FLEET_HUBS)
 GIANT, GIANT_LINKS = 100_000, 5_000
 VISORS = 250
@@ -209,3 +211,35 @@ async def test_a_mirror_serves_what_is_picked(tmp_path: Path) -> None:
         parts = {part["name"] for part in deployed.mirror.run("visor", "info")["parts"]}
         assert {"transport_discovery", "service_discovery"} < parts
         assert not {"dmsg_discovery", "address_resolver"} & parts
+
+
+async def test_a_laptop_has_all_of_it_in_one_process(tmp_path: Path) -> None:
+    """Services, registry and full node together; what was registered survives kill -9."""
+    with node_processes(tmp_path, "authority", "laptop") as (authority, laptop):
+        no_redis = RedisServer(tmp_path / "never started")
+        deployed = Deployment(no_redis, authority, laptop, (laptop,), (), SERVERS, 300)
+        network = deployed.found()
+        (laptop.data / "node.toml").write_text(LAPTOP.read_text())
+        ours = (
+            *deployed.named, deployed.delegations, "transport_stcpr.listen=127.0.0.1:0",
+            "http_server.requests_per_minute=0",
+        )  # fmt: skip
+
+        def start(listen: str) -> None:
+            laptop.start(*ours, f"http_server.listen={listen}", profile="fullnode")
+
+        await anyio.to_thread.run_sync(start, "127.0.0.1:0")
+        deployed.url = part_fields(laptop, "http")["url"]
+        async with registering(deployed, fleet_of(network, range(HUBS, HUBS + 20))[:-1]) as fleet:
+            await fleet.register()
+            await deployed.settled(fleet, NAMESPACES)
+            laptop.kill()
+            await anyio.to_thread.run_sync(start, deployed.url.removeprefix("http://"))
+            await deployed.settled(fleet, NAMESPACES)
+            first = next(v for v in fleet.visors.values() if v.transports)
+            await fleet.leave([first])
+            await deployed.settled(fleet, NAMESPACES)
+            from_dht = await command(laptop, "tp", "all", "--source", "dht")
+            nowhere = NodeProcess(tmp_path / "nowhere")
+            assert from_dht == await command(nowhere, "tp", "all", "--url", f"{deployed.url}/tpd")
+        assert laptop.stop() == 0
