@@ -24,7 +24,7 @@ from dht_kademlia.core.routing_table import ID_BITS, K
 from dht_kademlia.node import SETTLE, Kademlia
 from skycore.contracts.discovery import EntrySource, Record
 from skycore.contracts.runtime import Files
-from skycore.discovery.binds import addresses_of
+from skycore.discovery.binds import addresses_of, listens_nearby
 from skycore.discovery.sources import find_all, list_all, rank_records
 from skycore.errors import InvalidKeyError
 from skycore.model.addresses import Address, Contact
@@ -148,7 +148,8 @@ async def _addresses(
     found = (await find_all(sources, ADDR, key, node.clock, wait_s=SOURCE_S)).best
     if found is None or not isinstance(found.body, AddressEntry):
         return ()
-    return addresses_of(found.body)
+    nearby = listens_nearby(node.transports.listening())
+    return addresses_of(found.body, nearby=nearby)
 
 
 async def _refresh(node: Kademlia, bucket: int, settle: int = SETTLE) -> None:

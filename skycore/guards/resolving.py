@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from skycore.contracts.discovery import EntrySource
+import msgspec
+
+from skycore.contracts.discovery import EntrySource, Record
 from skycore.contracts.runtime import Clock
-from skycore.discovery.binds import addresses_of
+from skycore.discovery.binds import KINDS, addresses_of, listens_nearby
 from skycore.discovery.sources import find_all
 from skycore.model.addresses import Address
 from skycore.model.entries import AddressEntry
@@ -48,9 +51,12 @@ class Resolver:
         sources: Live[EntrySource],
         clock: Clock,
         counters: Counter[str],
+        listening: Callable[[], Iterable[Address]] = tuple,
         *,
         wait_s: float,
     ) -> None:
+        """`listening` tells where this node is, and so whom it can be sent to."""
+        self._listening = listening
         self._sources = sources
         self._clock = clock
         self._counters = counters
@@ -65,8 +71,9 @@ class Resolver:
         """Ask, for `wait_s` at most. Raises nothing."""
         self._counters["lookups"] += 1
         found = await find_all(tuple(self._sources), SALT, remote, self._clock, wait_s=self._wait_s)
+        nearby = listens_nearby(self._listening())
         lists = [
-            addresses_of(record.body)
+            addresses_of(_unlocal(record), nearby=nearby)
             for record in found.records
             if isinstance(record.body, AddressEntry)
         ]
@@ -77,6 +84,19 @@ class Resolver:
         log.debug("looked up pk=%s addresses=%d", short(remote), len(addresses))
         said = "" if addresses else "; ".join(reasons) or "no source lists one"
         return Resolved(addresses, said)
+
+
+def _unlocal(record: Record) -> AddressEntry:
+    """Return a record's body; that it is behind our router is a resolver's word, not its own."""
+    entry: AddressEntry = record.body
+    if record.signer is None:
+        return entry
+    binds = {
+        kind: msgspec.structs.replace(bind, is_local=False)
+        for kind in KINDS
+        if (bind := getattr(entry, kind)) is not None
+    }
+    return msgspec.structs.replace(entry, is_local=False, **binds)
 
 
 def _in_turn(lists: list[tuple[Address, ...]]) -> tuple[Address, ...]:

@@ -158,7 +158,7 @@ class TransportManager:
             self._types,
             security,
             self._book,
-            Resolver(sources, clock, self.counters, wait_s=settings.lookup_s),
+            Resolver(sources, clock, self.counters, self.listening, wait_s=settings.lookup_s),
             self.counters,
             listening=self.listening,
             learn=self._learn,

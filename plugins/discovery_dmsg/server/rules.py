@@ -9,13 +9,13 @@ Messages and codes: Skywire's dmsg discovery, whose clients compare the words.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final, NamedTuple
 
 import msgspec
 
 from discovery_dmsg.settings import DmsgServerSettings
 from skycore.contracts.registry import Listed, Listing, RegistryWrite
+from skycore.discovery.binds import Reach, reach_of
 from skycore.errors import (
     ConfigError,
     DecodeError,
@@ -129,11 +129,7 @@ def _check_address(address: str, settings: DmsgServerSettings) -> None:
         host = ""
     if not host:
         raise wrong(NO_ADDRESS)
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host.lower().rstrip(".") in ("localhost", "localhost.localdomain")
-    if is_loopback and not settings.loopback:
+    if reach_of(host) <= Reach.HERE and not settings.loopback:
         raise wrong(LOOPBACK)
 
 

@@ -54,9 +54,12 @@ class Source:
         raise DiscoveryError("not here")
 
 
-def resolver(*sources, wait_s=1.5):
+def resolver(*sources, wait_s=1.5, listens_at="10.0.0.9"):
     counters = Counter()
-    return Resolver(Live(sources), SimClock(), counters, wait_s=wait_s), counters
+    made = Resolver(
+        Live(sources), SimClock(), counters, wait_s=wait_s, listening=lambda: to(listens_at)
+    )
+    return made, counters
 
 
 def to(*hosts):
@@ -96,6 +99,56 @@ async def test_who_does_not_know_addresses_is_not_somebody_to_ask():
     other = Source("http", salts=frozenset({b"tp"}))
     assert not resolver(other)[0].has_sources
     assert resolver(other, Source("dht", salts=None))[0].has_sources
+
+
+class Said(Source):
+    """A source that tells one record, signed or not."""
+
+    def __init__(self, bind, *, signed):
+        super().__init__("dht" if signed else "http")
+        self.bind, self.signed = bind, signed
+
+    async def find(self, salt, subject):
+        body = AddressEntry(stcpr=self.bind)
+        return Record(salt, subject, body, 1, 2**40, self.name, subject if self.signed else None)
+
+
+INSIDE = (
+    "127.0.0.1", "127.8.8.8", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1", "[::ffff:10.0.0.1]:22",
+    "localhost", "LOCALHOST.", "x.localhost", "127.1", "2130706433", "0x7f000001", "017700000001",
+    "169.254.169.254", "192.168.1.1:80", "10.0.0.1", "fe80::1", "fe80::1%eth0", "255.255.255.255",
+    "224.0.0.1", "ff02::1", "fd00::1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("listens_at", ["", "8.8.8.8"])
+@pytest.mark.parametrize("host", INSIDE)
+async def test_a_strangers_record_sends_nobody_into_his_own_house(host, listens_at):
+    """Else records would have our machine knock at what only we can reach, port by port."""
+    for bind in (
+        AddressBind("6379", (host,)),
+        AddressBind("6379", (host,), "8.8.4.4", is_local=True),
+        AddressBind("6379", (host,), host, is_local=True),
+        AddressBind("6379", ("8.8.4.4",), remote_addr_v6=host),
+    ):
+        asked, _ = resolver(Said(bind, signed=True), listens_at=listens_at)
+        found = (await asked.look_up(KEY)).addresses
+        assert {a.endpoint for a in found} <= {"8.8.4.4:6379"}
+
+
+async def test_behind_the_same_router_by_the_resolvers_word():
+    bind = AddressBind("7777", ("192.168.1.5", "127.0.0.1"), "8.8.4.4", is_local=True)
+    asked, _ = resolver(Said(bind, signed=False), listens_at="")
+    assert (await asked.look_up(KEY)).addresses == to("192.168.1.5", "8.8.4.4")
+
+
+async def test_who_listens_nearby_is_sent_nearby():
+    bind = AddressBind("7777", ("192.168.1.5", "127.0.0.1"), "8.8.4.4")
+    asked, _ = resolver(Said(bind, signed=True), listens_at="192.168.1.9")
+    assert (await asked.look_up(KEY)).addresses == to("8.8.4.4", "192.168.1.5")
+    here = AddressBind("7777", remote_addr="127.0.0.1")
+    asked, _ = resolver(Said(here, signed=True), listens_at="127.0.0.1")
+    assert (await asked.look_up(KEY)).addresses == to("127.0.0.1")
 
 
 # --- the two moments of a dial -------------------------------------------------------------------

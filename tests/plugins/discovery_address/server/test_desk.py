@@ -63,6 +63,13 @@ async def test_a_public_address_that_is_only_claimed_is_not_believed(ar, alice, 
     assert said(await ar.resolve(bob, alice))["remote_addr"] == ar.public
 
 
+async def test_public_addresses_that_nobody_saw_are_left_out(ar, alice, bob):
+    """Else whoever asks for alice would knock at places of others, eight at a time."""
+    claimed = [ar.public, "8.8.8.8", "8.8.4.4:22", "192.168.1.5", "2001:4860:4860::8888"]
+    assert (await ar.bind(alice, "30001", claimed)).status == 200
+    assert said(await ar.resolve(bob, alice))["addresses"] == [ar.public, "192.168.1.5"]
+
+
 async def test_ipv6_stands_in_a_field_of_its_own_and_mapped_ipv4_is_ipv4(ar, alice, bob):
     await ar.bind(alice, client="2001:41d0::7")
     assert said(await ar.resolve(bob, alice)) == {"port": "7777", "remote_addr_v6": "2001:41d0::7"}

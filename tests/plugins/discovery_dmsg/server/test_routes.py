@@ -134,7 +134,10 @@ async def test_rules_of_an_entry(running):
     for address in ("", ":8081", "203.0.113.7"):
         assert await running.post(alice.as_server(address=address)) == empty
     local = wrong("advertising localhost listening address is not allowed in production mode")
-    for address in ("127.0.0.1:8081", "[::1]:8081", "localhost:8081", "127.9.9.9:1"):
+    for address in (
+        "127.0.0.1:8081", "[::1]:8081", "localhost:8081", "127.9.9.9:1", "0.0.0.0:8081",
+        "[::ffff:127.0.0.1]:8081", "127.1:8081", "LocalHost.:1",
+    ):  # fmt: skip
         assert await running.post(alice.as_server(address=address)) == local
     outdated = wrong("advertised entry has outdated timestamp")
     for off_s in (-61, 6, 3600):
