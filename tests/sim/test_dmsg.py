@@ -141,6 +141,19 @@ async def test_m13_a_server_is_reached_over_the_session_that_exists(world):
     assert link.type == "stcpr" and world.network.connections(alice.address) == before
 
 
+async def test_c43_into_the_dht_with_nothing_but_a_server(world):
+    """M14, C43: no bootstrap list, no discovery; from cold start to the first answer in 5 s."""
+    server = await world.full_node(SERVER)
+    writer = await world.full_node()
+    await anyio.sleep(10)
+    (alice,) = world.prepare("visor", settings=hidden(server), nat=NAT, seeds=[])
+    began = anyio.current_time()
+    await world.start(alice)
+    await world.until(lambda: alice.get(Dht).peer_count, limit_s=5)
+    found = await alice.get(Dht).get(writer.public, b"fullnode")
+    assert found and anyio.current_time() - began < 5
+
+
 async def test_direct_is_preferred(world):
     """A relay is the last resort: who takes connections is connected to."""
     server = await world.full_node(SERVER)

@@ -82,6 +82,7 @@ class Keeper:
         self._sessions: dict[bytes, Session] = {}
         self._trying: dict[bytes, None] = {}
         self._changed = anyio.Event()
+        self._first = anyio.Event()
         self._seeks = 0
         self._seek_at = 0.0
         self._seeking = False
@@ -102,6 +103,11 @@ class Keeper:
             self._try_more()
             with anyio.move_on_after(self._pause_s()):
                 await self._changed.wait()
+
+    async def wait_first(self) -> None:
+        """Wait for the first session of all, if one is being made. The caller sets the limit."""
+        if self._trying and not self._first.is_set():
+            await self._first.wait()
 
     def look_again(self) -> None:
         """Act on what may have changed."""
@@ -176,6 +182,7 @@ class Keeper:
             if stream is not None and not limit.cancelled_caught:
                 began = self._clock.now()
                 self._up(Session(server, limits, began))
+                why = "this node stops"  # if the hold is cancelled
                 why = await self._hold(stream)
         except SkycoreError as bad:
             why = str(bad)
@@ -233,6 +240,7 @@ class Keeper:
         server = session.server
         del self._trying[server.key]
         self._sessions[server.key] = session
+        self._first.set()
         self._servers.worked(server)
         self._seeks = 0
         self._counters["attached"] += 1

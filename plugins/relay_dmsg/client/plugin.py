@@ -31,6 +31,12 @@ class _Client:
         return [open_type]
 
     @hookimpl
+    def skycore_discovery(self) -> Any:
+        from relay_dmsg.client.service import open_source
+
+        return [open_source]
+
+    @hookimpl
     def skycore_status(self) -> Any:
         from relay_dmsg.client.service import open_status
 

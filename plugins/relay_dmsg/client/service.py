@@ -15,6 +15,7 @@ from relay_dmsg.client.finding import Finder
 from relay_dmsg.client.inbound import Inbound
 from relay_dmsg.client.keeper import Keeper
 from relay_dmsg.client.reach import Reach
+from relay_dmsg.client.source import AttachedServers
 from relay_dmsg.client.telling import Teller
 from relay_dmsg.core.servers import Servers, parse_server
 from relay_dmsg.numbers import TO_CLIENT
@@ -32,8 +33,16 @@ from skycore.contracts.transport import Transports, TransportType
 from skycore.errors import ConfigError
 from skycore.model.keys import PubKey, short
 
-__all__ = ["SERVERS_FILE", "SERVICES", "DmsgClient", "open_client", "open_door", "open_status",
-           "open_type"]  # fmt: skip
+__all__ = [
+    "SERVERS_FILE",
+    "SERVICES",
+    "DmsgClient",
+    "open_client",
+    "open_door",
+    "open_source",
+    "open_status",
+    "open_type",
+]
 
 log = logging.getLogger(__name__)
 SERVERS_FILE = "dmsg_servers.msgpack"
@@ -198,6 +207,12 @@ async def open_status(
 ) -> AsyncIterator[StatusSource]:
     """Say how this node stands with its relays."""
     yield _Status(client, settings)
+
+
+@asynccontextmanager
+async def open_source(client: DmsgClient, clock: Clock) -> AsyncIterator[EntrySource]:
+    """Tell of the servers that there is a session with."""
+    yield AttachedServers(client.keeper, clock)
 
 
 SERVICES = (Provider(Door, open_door), Provider(DmsgClient, open_client))

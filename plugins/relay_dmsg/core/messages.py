@@ -92,6 +92,8 @@ class Attached(msgspec.Struct, frozen=True, array_like=True):
     streams_max: Count = 0
     """Relayed streams that one session may have at a time."""
     dials_per_minute: Count = 0
+    serves_dht: bool = False
+    """Whether this node is a full node of the DHT, too: somebody to start from."""
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True):

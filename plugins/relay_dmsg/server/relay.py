@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import anyio
@@ -68,6 +69,7 @@ class Relay:
         transports: Transports,
         clock: Clock,
         tasks: TaskGroup,
+        serves_dht: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sessions = Sessions(settings.sessions_max, settings.sessions_per_host_max)
         self.counters: Counter[str] = Counter()
@@ -84,6 +86,7 @@ class Relay:
         self._transports = transports
         self._clock = clock
         self._tasks = tasks
+        self._serves_dht = serves_dht
         per_s = settings.dials_per_minute / 60.0
         self._dials = Buckets(per_s, max(1.0, settings.dials_per_minute / 4), KEYS_MAX)
         self._bytes = Buckets(settings.bytes_per_s, settings.bytes_per_s, KEYS_MAX)
@@ -179,8 +182,8 @@ class Relay:
         if old is not None:
             self._tasks.start_soon(self._replace, old)
         try:
-            limits = Attached(VERSION, self._settings.streams_max, self._settings.dials_per_minute)
-            await send_message(stream, limits)
+            limits = self._settings.streams_max, self._settings.dials_per_minute
+            await send_message(stream, Attached(VERSION, *limits, self._serves_dht()))
             await self._hold(stream)
         finally:
             if self.sessions.remove(session):

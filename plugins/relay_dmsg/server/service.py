@@ -13,7 +13,7 @@ from relay_dmsg.server.relay import Relay
 from relay_dmsg.server.telling import Teller
 from relay_dmsg.settings import DmsgServerSettings
 from skycore import Live, Provider
-from skycore.contracts.dht import Dht
+from skycore.contracts.dht import Dht, DhtMode
 from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
@@ -52,10 +52,14 @@ async def open_server(
             hint='enable it: [node] enable = ["streams_vstream"]',
         )
     async with carrier.listen(TO_SERVER) as listener, anyio.create_task_group() as tasks:
-        relay = Relay(settings, identity, carrier, transports, clock, tasks)
+
+        def serves_dht() -> bool:
+            return any(dht.mode is DhtMode.FULL for dht in dhts)
+
+        relay = Relay(settings, identity, carrier, transports, clock, tasks, serves_dht)
         teller = Teller(
-            settings, identity.public, relay, transports, publisher, namespaces, presences, dhts,
-            owns, clock,
+            settings, identity.public, relay, transports, publisher, namespaces, presences, owns,
+            serves_dht, clock,
         )  # fmt: skip
 
         async def work() -> None:

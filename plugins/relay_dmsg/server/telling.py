@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -11,7 +11,6 @@ import anyio
 from relay_dmsg.server.relay import Relay
 from relay_dmsg.settings import DmsgServerSettings
 from skycore import Live
-from skycore.contracts.dht import Dht, DhtMode
 from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact, Publisher
@@ -69,8 +68,8 @@ class Teller:
         publisher: Publisher,
         namespaces: Namespaces,
         presences: Live[DmsgPresence],
-        dhts: Live[Dht],
         owns: Live[OwnAddress],
+        serves_dht: Callable[[], bool],
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -80,7 +79,7 @@ class Teller:
         self._publisher = publisher
         self._namespace = namespaces.find(DMSG_SERVER)
         self._presences = presences
-        self._dhts = dhts
+        self._serves_dht = serves_dht
         self._owns = owns
         self._clock = clock
         self._told: DmsgServerEntry | None = None
@@ -97,7 +96,7 @@ class Teller:
             await anyio.sleep(LOOK_S)
 
     async def _tell(self, address: str) -> None:
-        serves_dht = any(dht.mode is DhtMode.FULL for dht in self._dhts)
+        serves_dht = self._serves_dht()
         most = self._settings.sessions_max
         step = max(1, most // STEPS)
         free = (most - len(self._relay.sessions)) // step * step
