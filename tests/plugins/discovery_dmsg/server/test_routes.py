@@ -145,7 +145,7 @@ async def test_rules_of_an_entry(running):
     for off_s in (-3301, 301):
         assert await running.post(say(client=client, timestamp=now + off_s * 10**9)) == outdated
     assert await running.post(say(server=server, timestamp=now + 4 * 10**9)) == WROTE
-    assert running.desk.counters["refused"] == 15
+    assert running.desk.counters["refused"] == 19
 
 
 async def test_who_did_not_sign_is_refused(running):
