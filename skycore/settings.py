@@ -271,7 +271,7 @@ def _explained(bad: ValidationError, models: Mapping[str, type[PluginSettings]])
     if first["type"] != "extra_forbidden":
         shown = f" (given: {first['input']!r:.80})" if first["type"] != "missing" else ""
         return ConfigError(
-            f"{where}: {first['msg']}{shown}",
+            f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}",
             hint="`skynode config show --explain` tells what fits",
         )
     section = str(first["loc"][0])

@@ -99,7 +99,10 @@ class _Servers:
         listings = await list_all(sources, DMSG_SERVER, wait_s=self._wait_s)
         if not listings.by_source:
             reasons = "; ".join(f"{name}: {why}" for name, why in listings.failed.items())
-            raise DiscoveryError(f"no source can say which DMSG servers there are ({reasons})")
+            raise DiscoveryError(
+                f"no source can say which DMSG servers there are ({reasons})",
+                hint="is the service's address right, and does a full node run here?",
+            )
         ranked = self._ranked(listings.by_source.values())
         entries = await self._entries(sources, [records[0].subject for records in ranked])
         rows = [self._row(records, entries.get(records[0].subject)) for records in ranked]
@@ -117,10 +120,11 @@ class _Servers:
         wanted = tuple(s for s in known if not name or s.name == name)
         if wanted:
             return wanted
-        names = ", ".join(sorted(s.name for s in known)) or "none"
+        names = ", ".join(sorted(s.name for s in known))
+        there_are = f"there are: {names}; " if names else ""
         raise DiscoveryError(
             f"there is no source {name!r} of DMSG servers" if name else "nobody knows DMSG servers",
-            hint=f"there are: {names}; for HTTP set [discovery_dmsg] url",
+            hint=f"{there_are}for HTTP name a service: --url URL, or [discovery_dmsg] url",
         )
 
     def _ranked(self, answers: Iterable[Records]) -> list[tuple[Record, ...]]:

@@ -90,7 +90,10 @@ class _Methods:
         listings = await list_all(self._wanted(params.source), SALT, wait_s=self._wait_s)
         if not listings.by_source:
             reasons = "; ".join(f"{name}: {why}" for name, why in listings.failed.items())
-            raise DiscoveryError(f"no source can say which services there are ({reasons})")
+            raise DiscoveryError(
+                f"no source can say which services there are ({reasons})",
+                hint="is the service's address right, and does a full node run here?",
+            )
         records = [record for answer in listings.by_source.values() for record in answer.records]
         merged = merge_sets(records, lambda entry: bytes(entry.set_key), self._clock.wall_s())
         kind = ALIASES.get(params.type, params.type)
@@ -109,10 +112,11 @@ class _Methods:
         wanted = tuple(s for s in known if not name or s.name == name)
         if wanted:
             return wanted
-        names = ", ".join(sorted(s.name for s in known)) or "none"
+        names = ", ".join(sorted(s.name for s in known))
+        there_are = f"there are: {names}; " if names else ""
         raise DiscoveryError(
             f"there is no source {name!r} of services" if name else "nobody knows services",
-            hint=f"there are: {names}; for HTTP set [discovery_service] url",
+            hint=f"{there_are}for HTTP name a service: --url URL, or [discovery_service] url",
         )
 
     def _row(self, one: MergedEntry) -> ServiceRow:
