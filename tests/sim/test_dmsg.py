@@ -154,6 +154,75 @@ async def test_c43_into_the_dht_with_nothing_but_a_server(world):
     assert found and anyio.current_time() - began < 5
 
 
+def channels(node):
+    """Return how many streams of a node are not over."""
+    carriers = node.get(Streams)._carriers.values()
+    links = [link for carrier in carriers for link in carrier.links.values()]
+    return sum(len(link.session.channels) for link in links)
+
+
+async def test_failed_and_finished_dials_leave_no_stream_behind(world):
+    """Each failed forward leaked 600 KB upstream; 20,000 workers waited for ever (#2294)."""
+    server = await world.full_node(SERVER)
+    off = {"dht_kademlia": {"bootstrap": []}}
+    settings = {**hidden(server), **off}
+    alice, bob = await world.spawn("visor", n=2, settings=settings, nat=NAT, seeds=[])
+    await attached(world, alice, bob)
+    await anyio.sleep(30)
+    before = [channels(n) for n in (server, alice, bob)]
+    door, nobody = alice.get(Door), world.prepare("visor")[0].public
+    for turn in range(150):
+        if turn % 3 == 0:
+            with pytest.raises(SkycoreError):
+                await door.dial(nobody, ())
+        elif turn % 3 == 1:
+            with anyio.move_on_after(0.002 * turn):
+                await (await door.dial(bob.public, ())).aclose()
+        else:
+            stream = await door.dial(bob.public, ())
+            await stream.send(b"no handshake" * 10)
+            await stream.aclose()
+    await anyio.sleep(30)
+    assert [channels(n) for n in (server, alice, bob)] == before
+    relay = server.get(Relay)
+    assert not relay.splices and not relay.places.taken and len(relay.sessions) == 2
+
+
+async def test_4925_both_dial_at_once_and_one_link_lives(world):
+    server = await world.full_node(SERVER)
+    alice, bob = await world.spawn("visor", n=2, settings=hidden(server), nat=NAT, seeds=[])
+    await attached(world, alice, bob)
+    for _ in range(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(alice.get(Transports).ensure, bob.public, "user")
+            tasks.start_soon(bob.get(Transports).ensure, alice.public, "user")
+        await anyio.sleep(30)
+        links = [
+            [t for t in one.get(Transports).all() if t.remote == other.public]
+            for one, other in ((alice, bob), (bob, alice))
+        ]
+        assert [len(found) for found in links] == [1, 1]
+        assert links[0][0].dialled is not links[1][0].dialled
+        assert len(server.get(Relay).splices) == 1
+        await links[0][0].aclose("again")
+        await anyio.sleep(1)
+
+
+async def test_servers_that_are_clients_of_each_other_do_not_flap(world):
+    """Mutual peers refused each other's announcements several times a second (Sept 2026)."""
+    both = {"node": {"enable": ["dmsg_server", "dmsg_client"]}}
+    (one,) = world.prepare("fullnode", settings=both)
+    (two,) = world.prepare("fullnode", settings=both)
+    for node, other in ((one, two), (two, one)):
+        node.settings["dmsg_client"] = {"servers": [other.contact]}
+        await world.start(node)
+    await attached(world, one, two)
+    await anyio.sleep(3_600)
+    assert sessions(one) == {two.public} and sessions(two) == {one.public}
+    counts = [n.get(Relay).counters["attached"] for n in (one, two)]
+    assert max(counts) <= 3, counts
+
+
 async def test_direct_is_preferred(world):
     """A relay is the last resort: who takes connections is connected to."""
     server = await world.full_node(SERVER)

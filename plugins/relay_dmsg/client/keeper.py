@@ -36,6 +36,10 @@ PULSE_S = 25.0
 """A transport without a label is closed after 60 s of silence: a session is not silent so long."""
 PROVEN_S = 60.0
 """A session that lived so long was worth its dial: its server is tried again at once."""
+CALM = 10
+"""How much longer a found server that does not answer is left in peace while another one holds."""
+HURRY_S = 2.0
+"""When a session that was worth its dial is lost, every known server may be tried so soon."""
 SEEK_FIRST_S, SEEK_LACKING_S, SEEK_SOME_S = 2.0, 30.0, 300.0
 """How soon servers are looked for again: first, without any session, with fewer than wanted."""
 
@@ -254,9 +258,10 @@ class Keeper:
         if was_up and lived_s >= PROVEN_S:
             server.failures = 0
         settings, failures = self._settings, server.failures + 1
-        wait_s = backoff_s(
-            failures, settings.backoff_first_s, settings.backoff_longest_s, self._dice
-        )
+        longest = settings.backoff_longest_s
+        if self._sessions and not server.is_configured:
+            longest *= CALM  # we are reached without it
+        wait_s = backoff_s(failures, settings.backoff_first_s, longest, self._dice)
         news = was_up or server.trouble != why
         self._servers.failed(server, why, self._clock.now(), wait_s)
         log.log(
@@ -265,7 +270,10 @@ class Keeper:
             *(short(server.key), wait_s, why),
         )
         if was_up:
-            self._seek_at = min(self._seek_at, self._clock.now())
+            now = self._clock.now()
+            self._seek_at = min(self._seek_at, now)
+            if lived_s >= PROVEN_S:
+                self._servers.hurry(now, HURRY_S)
             self._on_change()
         self._changed.set()
 

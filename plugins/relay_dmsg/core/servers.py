@@ -130,6 +130,11 @@ class Servers:
         server.trouble = why
         server.next_at = now + wait_s
 
+    def hurry(self, now: float, within_s: float) -> None:
+        """Let every server be tried soon: one that was there is gone, and patience is over."""
+        for server in self._by_key.values():
+            server.next_at = min(server.next_at, now + within_s)
+
     def dump(self) -> bytes:
         """Return what is worth remembering: those that worked, last first."""
         good = sorted((s for s in self._by_key.values() if s.worked), key=lambda s: -s.worked)

@@ -7,6 +7,7 @@ import pytest
 
 from relay_dmsg.client.keeper import PULSE_S
 from relay_dmsg.client.service import SERVERS_FILE
+from relay_dmsg.client.source import AttachedServers
 from skycore.contracts.discovery import Record, Records
 from skycore.errors import DiscoveryError
 from skycore.model.entries import DmsgClient, DmsgEntry, DmsgServerEntry
@@ -80,6 +81,20 @@ async def test_a_lost_server_is_replaced_in_10_s(bench):
     lost = sorted(attached(door))[0]
     bench.exchange.stop(lost)
     await bench.until(lambda: len(attached(door) - {lost}) == 2, limit_s=10)
+
+
+async def test_a_lost_server_ends_the_patience_with_others(bench):
+    """One that was away for an hour is back: it is not left in peace while we have nobody."""
+    await bench.server("s0")
+    source = Source(bench, ["s0", "s1"])
+    door = await bench.client("alice", sources=(source,))
+    await anyio.sleep(3_600)
+    assert attached(door) == {bench.key("s0")}
+    tried = door.client.counters["attempts"]
+    assert tried < 30  # of a server that never answered, beside one that holds
+    await bench.server("s1")
+    bench.exchange.stop(bench.key("s0"))
+    await bench.until(lambda: attached(door) == {bench.key("s1")}, limit_s=10)
 
 
 async def test_4834_one_dial_at_a_time_to_a_server(bench):
@@ -190,3 +205,28 @@ async def test_its_record_names_its_servers_and_changes_with_them(bench):
     await anyio.sleep(5)
     mine = [f for f in bench.published.facts if f.salt == b"dmsg"]
     assert len(mine) == 2 and bench.key("s0").hex().encode() not in mine[1].v
+
+
+async def test_its_own_source_knows_what_it_is_attached_to(bench):
+    """M14: what the DHT may start from."""
+    await bench.server("s0")
+    door = await bench.client("alice", "s0")
+    source = AttachedServers(door.client.keeper, bench.clock)
+    while not door.client.keeper.is_server(bench.key("s0")):
+        await anyio.sleep(0)
+    (record,) = (await source.records(b"dmsg-server")).records  # waits for the first session
+    assert record.body.pk == bench.key("s0").hex() and record.signer is None
+    assert not record.body.dht_bootstrap
+    assert (await source.find(b"dmsg-server", bench.key("s0"))).body == record.body
+    assert await source.find(b"dmsg-server", bench.key("s1")) is None
+    with pytest.raises(DiscoveryError):
+        await source.records(b"tp")
+
+
+async def test_its_own_source_waits_for_nobody_without_a_server(bench):
+    door = await bench.client("alice")
+    began = anyio.current_time()
+    assert not (
+        await AttachedServers(door.client.keeper, bench.clock).records(b"dmsg-server")
+    ).records
+    assert anyio.current_time() == began
