@@ -33,6 +33,8 @@ LOOK_S: Final = 2.0
 """How often a follower looks whether this node is in step."""
 OUT_OF_STEP_S: Final = 20.0
 """For so long a lost peer may be looked for before what it could tell counts as unknown."""
+LAG_S_MAX: Final = 60.0
+"""After so long without the word of another one a full node's list is no longer all there is."""
 BATCH_RECORDS: Final = 256
 BATCH_BYTES: Final = 1024 * 1024
 ROW_BYTES: Final = 300
@@ -112,7 +114,8 @@ class DhtSource:
             return "this node is no full node: it holds what lies near its id"
         if not self._dht.is_complete:
             return "this full node has not had its first sync"
-        if self._is_out_of_step(None):
+        lag_s = self._node.standing.lag_s(self._node.clock.now())
+        if self._is_out_of_step(None) or lag_s > LAG_S_MAX:
             return "this full node has lost the others"
         return ""
 

@@ -26,6 +26,8 @@ class Followed:
     is_live: bool = False
     heard_s: float | None = None
     """When the last page or beat came."""
+    caught_up_s: float | None = None
+    """When the last page or beat came behind which there was no more."""
     pages: int = 0
     items: int = 0
     """Received, before the gate's word."""
@@ -66,6 +68,10 @@ class Standing:
     is_refusing: bool = False
     """The gate has no room for new items."""
     is_advertised: bool = False
+    is_alone: bool = False
+    """There is no other full node, by the word of all whom this node started from."""
+    in_step_s: float = 0.0
+    """When this node was last in step with somebody it follows no more; at first: its start."""
     full_nodes: int = 0
     """How many full nodes the last look found, this one not counted."""
     last_reconcile: ReconcileReport | None = None
@@ -74,15 +80,21 @@ class Standing:
     """Set when mode, completeness or room change next."""
 
     def lag_s(self, now: float) -> float:
-        """Return how long ago the last of those followed was heard; 0 where nobody is followed.
+        """Return how long ago this node last had all that one of those followed has, seconds.
 
-        Of one that was never heard: how long it has been tried.
+        0 where nobody is to be followed. Who merely finds nobody, or is still being told what he
+        missed, is not in step (L18).
         """
-        lags = (
-            now - followed.since_s if (lag := followed.lag_s(now)) is None else lag
-            for followed in self.followed
-        )
-        return min(lags, default=0.0)
+        if self.is_alone and not self.followed:
+            return 0.0
+        caught_up = [one.caught_up_s for one in self.followed if one.caught_up_s is not None]
+        return max(0.0, now - max([self.in_step_s, *caught_up]))
+
+    def left(self, followed: Followed) -> None:
+        """Note that one is followed no more."""
+        self.followed.remove(followed)
+        if followed.caught_up_s is not None:
+            self.in_step_s = max(self.in_step_s, followed.caught_up_s)
 
     def change(self) -> None:
         """Tell those who wait that this node stands differently."""

@@ -113,6 +113,7 @@ class Live:
                 if mode is DhtMode.FULL and node.settings.full_nodes_max:
                     tasks.start_soon(self._keep_in_step)
                 elif mode is DhtMode.FULL:
+                    standing.is_alone = True  # so the settings say
                     self._complete()
                 while node.mode is mode:
                     await standing.changed.wait()
@@ -123,7 +124,7 @@ class Live:
 
     async def _keep_in_step(self) -> None:
         """Follow the full nodes there are: those chosen, as long as they are chosen."""
-        self._began_s = self._node.clock.now()
+        self._began_s = self._standing.in_step_s = self._node.clock.now()
         self._following = {}
         self._asked.clear()
         first, unknown = FirstPull(self._complete), 0
@@ -153,12 +154,11 @@ class Live:
     @contextmanager
     def _listed(self, follower: Follower) -> Iterator[None]:
         """Let the status know of a follower while it runs."""
-        followed = self._standing.followed
-        followed.append(follower.state)
+        self._standing.followed.append(follower.state)
         try:
             yield
         finally:
-            followed.remove(follower.state)
+            self._standing.left(follower.state)
             self._is_dirty |= follower.state.is_dirty
 
     def _complete(self) -> None:
@@ -199,6 +199,9 @@ class Live:
         known.discard(node.identity.public)
         unknown = self._ask()
         self._standing.full_nodes = len(known)
+        modes = {e.contact.public: e.mode for e in node.table}
+        seeds_say_no = all(modes.get(seed.public) == DhtMode.REGULAR.value for seed in node.seeds)
+        self._standing.is_alone = not known and seeds_say_no
         alone = not known and not unknown and (len(node.table) or not node.seeds)
         if alone or now - self._began_s > GRACE_S:
             self._complete()

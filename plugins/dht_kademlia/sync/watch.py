@@ -203,6 +203,8 @@ class Follower:
                 node.heard(contact.public, contact.addresses, "full")
                 items = judge.admit(page, node.clock.now())
                 await self._admit(contact, items, page)
+                if not page.has_more:
+                    state.caught_up_s = node.clock.now()
                 if self._cursors.put(self._key, page.cursor):
                     state.is_dirty = True
                 if not connected:

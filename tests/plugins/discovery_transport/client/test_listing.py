@@ -196,3 +196,26 @@ async def test_questions_that_make_no_sense(params, match, deployment):
         await net.settled()
         with pytest.raises(RpcError, match=match):
             await net.call(net.full[0], "tp.all", **params)
+
+
+async def test_l18_a_full_node_that_finds_no_other_does_not_say_that_it_has_all(deployment):
+    """It becomes complete after a while all the same, so that two newcomers can find each other."""
+    async with World(seed=17) as world:
+        net = await deployment(world).start(visors=2)
+        await net.settled()
+        (late,) = world.prepare("fullnode", 1, {"node": {"enable": ["discovery_transport"]}})
+        for full in (net.server, *net.full):
+            world.network.cut(late.address, full.address)
+            world.network.cut(full.address, late.address)
+        await world.start(late)
+        await net.link(net.visors[0], late)
+        await world.until(lambda: late.get(Dht).is_complete, limit_s=200)
+        await anyio.sleep(60)
+        assert late.get(Dht).lag_s > 150
+        with pytest.raises(DiscoveryError, match="has heard of no other full node for"):
+            await net.call(late, "tp.all", source="dht")
+        world.heal()
+        await world.until(lambda: late.get(Dht).lag_s < 30, limit_s=200)
+        await anyio.sleep(1)  # the index reads what has come
+        answer = await net.call(late, "tp.all", source="dht")
+        assert answer["complete"] and answer["total"] >= 2
