@@ -161,6 +161,21 @@ def channels(node):
     return sum(len(link.session.channels) for link in links)
 
 
+async def test_sessions_are_bounded_for_an_address_as_the_network_shows_it(world):
+    """Behind one NAT all have one address; upstream's limit leaked a socket for each refusal."""
+    more = {**SERVER, "dmsg_server": {"sessions_per_host_max": 2}}
+    server = await world.full_node(more)
+    nat = world.network.nat(NAT, "100.0.0.1")
+    three = await world.spawn("visor", n=3, settings=hidden(server), nat=nat)
+    await world.until(lambda: sum(len(sessions(n)) for n in three) == 2, limit_s=10)
+    await anyio.sleep(60)
+    assert sorted(len(sessions(n)) for n in three) == [0, 1, 1]
+    hosts = {t.host for t in server.get(Transports).all()}
+    assert hosts == {"100.0.0.1"}
+    refused = next(n for n in three if not sessions(n))
+    assert "LIMIT" in dmsg(refused).servers.find(server.public).trouble
+
+
 async def test_failed_and_finished_dials_leave_no_stream_behind(world):
     """Each failed forward leaked 600 KB upstream; 20,000 workers waited for ever (#2294)."""
     server = await world.full_node(SERVER)

@@ -105,8 +105,8 @@ class Finder:
         if server is not None:
             return server.endpoint
         found = await find_all(self._sources, DMSG_SERVER, key, self._clock, wait_s=self._lookup_s)
-        for record in found.records:
-            self._learn(record.body)
+        if found.best is not None:
+            self._learn(found.best.body)
         server = self._servers.find(key)
         return server.endpoint if server is not None else ""
 

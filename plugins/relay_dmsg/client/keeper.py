@@ -47,10 +47,12 @@ SEEK_FIRST_S, SEEK_LACKING_S, SEEK_SOME_S = 2.0, 30.0, 300.0
 class Session:
     """This node's place at a server."""
 
-    __slots__ = ("limits", "server", "since")
+    __slots__ = ("endpoint", "limits", "server", "since")
 
     def __init__(self, server: Server, limits: Attached, since: float) -> None:
         self.server = server
+        self.endpoint = server.endpoint
+        """Where it was reached: what others are told, whatever records say meanwhile."""
         self.limits = limits
         self.since = since
 

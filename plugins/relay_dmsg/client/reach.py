@@ -68,8 +68,10 @@ class Reach:
 
     def told(self) -> Sequence[Address]:
         """Return by which servers this node can be reached."""
-        servers = [session.server for session in self._keeper.sessions.values()]
-        return tuple(Address(KIND, server_address(s.key, s.endpoint)) for s in servers)
+        sessions = self._keeper.sessions
+        return tuple(
+            Address(KIND, server_address(key, one.endpoint)) for key, one in sessions.items()
+        )
 
     async def find(self, remote: PubKey) -> Sequence[Address]:
         """Look up by which servers a key can be reached."""

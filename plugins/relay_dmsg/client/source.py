@@ -58,6 +58,6 @@ class AttachedServers:
     def _record(self, session: Session) -> Record:
         server, now_s = session.server, self._clock.wall_s()
         body = DmsgServerEntry(
-            server.key.hex(), server.endpoint, dht_bootstrap=session.limits.serves_dht
+            server.key.hex(), session.endpoint, dht_bootstrap=session.limits.serves_dht
         )
         return Record(SALT, server.key, body, self._clock.wall_ns(), now_s + HOLDS_S, NAME)

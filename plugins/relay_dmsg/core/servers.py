@@ -79,7 +79,8 @@ class Servers:
     def learn(self, key: PubKey, endpoint: str, *, configured: bool = False) -> bool:
         """Note a server; tell whether that is news. A new address may be tried at once.
 
-        What the configuration says of an address is not overwritten by what records say.
+        What the configuration says of an address is not overwritten by what records say, nor is an
+        address that works: a source that lies moves nobody away from a good server.
         """
         if not _is_dialable(endpoint):
             return False
@@ -91,7 +92,9 @@ class Servers:
             server.is_configured = configured
             return True
         server.is_configured |= configured
-        if server.endpoint == endpoint or (server.is_configured and not configured):
+        if server.endpoint == endpoint:
+            return False
+        if not configured and (server.is_configured or (server.worked and not server.trouble)):
             return False
         server.endpoint, server.failures, server.next_at = endpoint, 0, 0.0
         return True

@@ -46,6 +46,15 @@ def test_a_new_address_is_tried_at_once_and_the_configured_one_stays():
     assert known.find(key("a")).endpoint == "10.0.0.3:1"
 
 
+def test_an_address_that_works_is_not_given_up_for_one_that_somebody_says():
+    known = servers()
+    known.learn(key("a"), "10.0.0.1:1")
+    known.worked(known.find(key("a")))
+    assert not known.learn(key("a"), "6.6.6.6:6")
+    known.failed(known.find(key("a")), "gone", 0.0, 9.0)
+    assert known.learn(key("a"), "10.0.0.2:1")
+
+
 def test_bounded_and_the_configured_are_never_forgotten():
     known = servers()
     known.learn(key("mine"), "10.0.0.1:1", configured=True)
