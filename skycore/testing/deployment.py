@@ -91,7 +91,7 @@ class Deployment:
         ours = (
             *self.named, 'node.enable=["store_redis"]', 'node.disable=["store_sqlite"]',
             f"store_redis.url={self.redis.url}", "transport_stcpr.listen=127.0.0.1:0",
-            "dht_kademlia.compare_interval_s=10", *self.client_settings(),
+            *self.client_settings(),
         )  # fmt: skip
         first, *others = self.fulls
         first.start(*ours, profile="fullnode")
@@ -123,7 +123,7 @@ class Deployment:
             "svc": ("requests_per_minute=0", f"entry_lifetime_s={life}"),
             "addr": ("requests_per_minute=0", "private_addresses=true", f"entry_lifetime_s={life}"),
             "dmsg": ("loopback=true", *lives),
-        }[salt] + (() if salt == "dmsg" else ("verify_s=5",))
+        }[salt] + (() if salt == "dmsg" else ("verify_s=20",))
 
     def client_settings(self) -> Sequence[str]:
         """Return what a node needs to know the services."""

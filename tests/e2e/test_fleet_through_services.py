@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 from benchmarks.workloads import FLEET_HUBS, FLEET_VISORS, fleet
+from examples.demo_services import demo, later
 from http_asgi.client import open_http_client
 from http_asgi.settings import HttpClientSettings
 from namespaces_skywire.declarations import ALL
@@ -191,13 +192,6 @@ async def test_c54_a_recorded_network_snapshot_after_snapshot(tmp_path: Path) ->
                 await same_by_command(deployed, tmp_path)
 
 
-def later(known: Snapshot, snapshot: Snapshot) -> Snapshot:
-    """An empty list of a recording is one that was not recorded."""
-    names = ("services", "dmsg_clients", "transports", "sudph", "stcpr")
-    rows = {name: getattr(snapshot, name) or getattr(known, name) for name in names}
-    return Snapshot(snapshot.taken, **rows)
-
-
 async def test_a_mirror_serves_what_is_picked(tmp_path: Path) -> None:
     with deployment(tmp_path, ("tp", "svc"), fulls=1) as deployed:
         network = deployed.found()
@@ -243,3 +237,11 @@ async def test_a_laptop_has_all_of_it_in_one_process(tmp_path: Path) -> None:
             nowhere = NodeProcess(tmp_path / "nowhere")
             assert from_dht == await command(nowhere, "tp", "all", "--url", f"{deployed.url}/tpd")
         assert laptop.stop() == 0
+
+
+async def test_the_demo_of_services(tmp_path: Path) -> None:
+    recording = generate_recording(
+        seed=3, clients=80, visors_with_services=40, transports=20, snapshots=2
+    )
+    figures = await demo(tmp_path, read_recording(recording))
+    assert "0.0 instead of" in figures
