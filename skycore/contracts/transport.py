@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from anyio import TypedAttributeSet, typed_attribute
 from anyio.abc import ByteStream
 
 from skycore.contracts.security import Hello
@@ -21,6 +22,8 @@ from skycore.model.keys import PubKey
 
 __all__ = [
     "Addresses",
+    "KeyedType",
+    "LineAttribute",
     "Listener",
     "PacketHandler",
     "RefusalHandler",
@@ -84,17 +87,29 @@ class TransportType(Protocol):
         ...
 
 
-@runtime_checkable
-class RelayType(TransportType, Protocol):
-    """A type whose connections lead through somebody else: the last resort.
+class LineAttribute(TypedAttributeSet):
+    """What a type's raw connection may know of its line, as anyio's typed attributes."""
 
-    Direct types are tried first and have a head start; a direct link is used where both are live.
-    """
+    loss: float = typed_attribute()
+    """Share of what was sent that was lost on the way, from 0 to 1, since the connection stands."""
+
+
+@runtime_checkable
+class KeyedType(TransportType, Protocol):
+    """A type that may find a key by itself. It is given all its addresses in one dial."""
 
     @property
     def can_ask(self) -> bool:
         """Whether `dial` may be tried without an address: somebody is there to be asked."""
         ...
+
+
+@runtime_checkable
+class RelayType(KeyedType, Protocol):
+    """A type whose connections lead through somebody else: the last resort.
+
+    Direct types are tried first and have a head start; a direct link is used where both are live.
+    """
 
     async def find(self, remote: PubKey) -> Sequence[Address]:
         """Look up through whom a key may be reached. Raises nothing; quick, or bounded.
@@ -123,6 +138,11 @@ class Transport(Protocol):
     rtt_s: float | None
     bytes_sent: int
     bytes_received: int
+
+    @property
+    def loss(self) -> float | None:
+        """Share of what was sent that was lost on the way; None where the type does not know."""
+        ...
 
     @property
     def closed(self) -> str:

@@ -11,27 +11,28 @@ import logging
 from collections.abc import Callable, Sequence
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from anyio.abc import ByteStream, TaskGroup
 
 from skycore.contracts.runtime import Lifecycle
 from skycore.contracts.security import SecureChannel, Security
 from skycore.contracts.transport import Listener, TransportType
 from skycore.errors import RemoteProtocolError, TransportError
 from skycore.guards.handshakes import Handshakes
+from skycore.guards.lines import Line, line_of
 from skycore.guards.refusals import Refusals
 from skycore.model.addresses import Address
 from skycore.model.numbers import PacketType
 from skycore.model.packets import encode_packet
 
-__all__ = ["Inbound", "close_stream", "host_of"]
+__all__ = ["Inbound", "close_stream"]
 
 log = logging.getLogger(__name__)
 
 ACCEPT_RETRY_S = 1.0
 CLOSE_S = 1.0
 
-Welcome = Callable[[SecureChannel, str], None]
-"""Takes a proven channel and the host it came from, at once. Raises `TransportError`."""
+Welcome = Callable[[SecureChannel, Line], None]
+"""Takes a proven channel and the line below it, at once. Raises `TransportError`."""
 
 
 class Inbound:
@@ -70,12 +71,12 @@ class Inbound:
             tasks.start_soon(self._take, stream)
 
     async def _take(self, stream: ByteStream) -> None:
-        host = host_of(stream)
-        channel = await self._shake_hands(stream, host)
+        line = line_of(stream)
+        channel = await self._shake_hands(stream, line.host)
         if channel is None:
             return
         try:
-            self._welcome(channel, host)
+            self._welcome(channel, line)
         except TransportError as bad:
             self._refusals.link(channel.remote, self._kind, bad)
             with anyio.move_on_after(CLOSE_S):
@@ -100,14 +101,6 @@ class Inbound:
             if channel is None:
                 await close_stream(stream)
         return channel
-
-
-def host_of(stream: ByteStream) -> str:
-    """Return where a connection comes from; empty where that has no name."""
-    try:
-        return str(stream.extra(SocketAttribute.remote_address, ("", 0))[0])
-    except (OSError, TypeError, LookupError):  # it is gone already; no stranger's end is ours
-        return ""
 
 
 async def close_stream(stream: ByteStream | SecureChannel) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import struct
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import anyio
@@ -90,6 +90,7 @@ class Link:
         first_ping_s: float,
         ping_interval_s: float,
         host: str = "",
+        loss: Callable[[], float | None] = lambda: None,
     ) -> None:
         now = owner.clock.now()
         self.id = link_id
@@ -117,6 +118,7 @@ class Link:
 
         self._owner = owner
         self._channel = channel
+        self._loss = loss
         self._closed = ""
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -141,6 +143,11 @@ class Link:
         return f"<Link {self.type} {way} {short(self.remote)} {self._closed or 'open'}>"
 
     # --- what everybody may do ---------------------------------------------------------------
+
+    @property
+    def loss(self) -> float | None:
+        """Share of what was sent that was lost on the way; None where the type does not know."""
+        return self._loss()
 
     @property
     def closed(self) -> str:

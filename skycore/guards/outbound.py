@@ -7,30 +7,89 @@ question; which links live is another.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import anyio
+from anyio.abc import TaskGroup
 
 from skycore.contracts.security import SecureChannel, Security
-from skycore.contracts.transport import RelayType, TransportType
+from skycore.contracts.transport import KeyedType, RelayType, TransportType
 from skycore.errors import DialError, TransportError
 from skycore.guards.addresses import AddressBook
 from skycore.guards.dials import Dial
-from skycore.guards.inbound import close_stream, host_of
+from skycore.guards.inbound import close_stream
+from skycore.guards.lines import Line, line_of
 from skycore.guards.links import Link
 from skycore.guards.resolving import Resolved, Resolver
-from skycore.model.addresses import Address, Contact
+from skycore.model.addresses import Address, Contact, join_host_port
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import HELLO_ADDRESSES_MAX
 
 __all__ = ["Outbound"]
 
-Way = tuple[TransportType, Address]
-"""A type, and where; an empty endpoint is for a relay: whoever can be asked."""
+
+class Way(NamedTuple):
+    """A type, and where; without an address whoever can be asked is asked for the key."""
+
+    kind: TransportType
+    addresses: tuple[Address, ...]
+
+    @property
+    def names(self) -> tuple[Address, ...]:
+        """By what a try is remembered."""
+        return self.addresses or (Address(self.kind.name, ""),)
+
+
+NEXT_TYPE_S: Final = 0.4
+"""What a direct type has before the next one is tried beside it."""
 HEAD_START_S: Final = 1.0
 """What direct ways have before relayed ones are tried beside them: a host behind a NAT that drops
-what comes in lets a dial wait for its whole limit."""
+what comes in lets a dial wait for its whole limit, and opening two NATs takes a second."""
+
+
+class _Race:
+    """Types that are tried beside each other."""
+
+    def __init__(self, work: Callable[[Sequence[Way]], Awaitable[Link | None]]) -> None:
+        self._work = work
+        self._links: list[Link] = []
+        self._errors: list[TransportError] = []
+        self._running = 0
+        self._ended = anyio.Event()
+        self.tasks: TaskGroup
+
+    async def run(self, ways: Sequence[Way], wait_s: float) -> None:
+        """Begin with one more type: after the wait, or once nothing runs any more."""
+        with anyio.move_on_after(wait_s):
+            while self._running:
+                self._ended = anyio.Event()
+                await self._ended.wait()
+        if not self._links and not self._errors:
+            self._running += 1
+            self.tasks.start_soon(self._go, ways)
+
+    async def _go(self, ways: Sequence[Way]) -> None:
+        try:
+            link = await self._work(ways)
+        except TransportError as no_place:
+            self._errors.append(no_place)
+        else:
+            self._links.extend([link] if link is not None else [])
+        self._running -= 1
+        self._ended.set()
+        if self._links or self._errors:
+            self.tasks.cancel_scope.cancel()
+
+    def result(self) -> Link | None:
+        """Return the first link, and close what came in the same moment. Raises `TransportError`
+        where there was no place for it.
+        """
+        for late in self._links[1:]:
+            late.close("another type of transport was there first")
+        if not self._links and self._errors:
+            raise self._errors[0]
+        return self._links[0] if self._links else None
 
 
 class Outbound:
@@ -46,7 +105,7 @@ class Outbound:
         *,
         listening: Callable[[], Sequence[Address]],
         learn: Callable[[SecureChannel, str], None],
-        welcome: Callable[[str, str, SecureChannel, str], Link],
+        welcome: Callable[[str, str, SecureChannel, Line], Link],
         known_limit_s: float,
     ) -> None:
         self._types = types
@@ -67,9 +126,12 @@ class Outbound:
         raise _failed(remote, {})
 
     def _ways(self, remote: bytes) -> list[Way]:
-        """Return what can be tried, type by type, the best address of each first."""
-        anybody: list[Way] = [(one, Address(one.name, "")) for one in self._relays if one.can_ask]
-        return self._to(self._book.find(remote)) + anybody
+        """Return what can be tried, the best address of each type first.
+
+        A relay that can be asked is one more way of its type; a direct type that can find keys is
+        given all addresses at once, and needs none.
+        """
+        return self._to(self._book.find(remote), by_key=True)
 
     @property
     def _can_look_up(self) -> bool:
@@ -93,16 +155,26 @@ class Outbound:
         error = _failed(remote, tried)
         if can_ask and dial.known_failed(error):
             found = await self._look_up(remote)
-            ways = [*self._to(found.addresses), *ways]
-            link = await self._try(remote, dial, [w for w in ways if w[1] not in tried], tried)
+            fresh = self._to([a for a in found.addresses if a not in tried])
+            ways = [*fresh, *(way for way in ways if not tried.keys() & set(way.names))]
+            link = await self._try(remote, dial, ways, tried)
             if link is not None:
                 return link
             error = _failed(remote, tried, found.said)
         self._counters["dials_failed"] += 1
         raise error
 
-    def _to(self, addresses: Sequence[Address]) -> list[Way]:
-        return [(t, a) for name, t in self._types.items() for a in addresses if a.kind == name]
+    def _to(self, addresses: Sequence[Address], *, by_key: bool = False) -> list[Way]:
+        found: list[Way] = []
+        for name, kind in self._types.items():
+            own = tuple(a for a in addresses if a.kind == name)
+            asks = by_key and isinstance(kind, KeyedType) and kind.can_ask
+            if isinstance(kind, KeyedType) and not isinstance(kind, RelayType):
+                found += [Way(kind, own)] if own or asks else []
+            else:
+                found += [Way(kind, (address,)) for address in own]
+                found += [Way(kind, ())] if asks else []
+        return found
 
     async def _look_up(self, remote: PubKey) -> Resolved:
         """Ask for addresses, and relays for those through whom they reach a key, all at once."""
@@ -125,69 +197,55 @@ class Outbound:
     async def _try(
         self, remote: PubKey, dial: Dial, ways: Sequence[Way], tried: dict[Address, str]
     ) -> Link | None:
-        """Try direct ways one by one, and relayed ones beside them after the head start."""
-        direct = [way for way in ways if not isinstance(way[0], RelayType)]
-        relayed = [way for way in ways if isinstance(way[0], RelayType)]
-        if not direct or not relayed:
-            return await self._one_by_one(remote, dial, ways, tried)
-        links: list[Link] = []
-        errors: list[TransportError] = []
-        over = anyio.Event()
-
-        async def go(some: Sequence[Way]) -> None:
-            try:
-                link = await self._one_by_one(remote, dial, some, tried)
-            except TransportError as no_place:
-                errors.append(no_place)
-            else:
-                links.extend([link] if link is not None else [])
-            over.set()
-            if links or errors:
-                tasks.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(go, direct)
-            with anyio.move_on_after(HEAD_START_S):
-                await over.wait()
-            if not links and not errors:
-                await go(relayed)
-        if not links and errors:
-            raise errors[0]
-        return links[0] if links else None
+        """Try types beside each other, in their order: each begins a moment after the one before
+        it, or at once when all before it have failed. The first link wins, the others end.
+        """
+        race = _Race(lambda some: self._one_by_one(remote, dial, some, tried))
+        async with anyio.create_task_group() as race.tasks:
+            for kind in self._types.values():
+                some = [way for way in ways if way.kind is kind]
+                if some:
+                    await race.run(some, HEAD_START_S if kind in self._relays else NEXT_TYPE_S)
+        return race.result()
 
     async def _one_by_one(
         self, remote: PubKey, dial: Dial, ways: Sequence[Way], tried: dict[Address, str]
     ) -> Link | None:
-        for kind, address in ways:
-            tried[address] = "no answer in time"
+        for way in ways:
+            tried.update(dict.fromkeys(way.names, "no answer in time"))
             try:
-                channel, host = await self._secure(kind, remote, address)
+                channel, line = await self._secure(way, remote)
             except TransportError as bad:
-                self._book.failed(remote, address)
-                tried[address] = str(bad)
+                for address in way.names:
+                    self._book.failed(remote, address)
+                tried.update(dict.fromkeys(way.names, str(bad)))
                 continue
-            if address.endpoint:  # one that was looked up is learnt now, and not before
-                self._book.learn(Contact(remote, (address,)))
-            self._book.worked(remote, address)
+            self._it_worked(remote, way, line)
             try:
-                return self._welcome(kind.name, dial.label, channel, host)
+                return self._welcome(way.kind.name, dial.label, channel, line)
             except TransportError:
                 await close_stream(channel)
                 raise
         return None
 
-    async def _secure(
-        self, kind: TransportType, remote: PubKey, address: Address
-    ) -> tuple[SecureChannel, str]:
-        stream = await kind.dial(remote, (address,) if address.endpoint else ())
-        host = host_of(stream)
+    def _it_worked(self, remote: PubKey, way: Way, line: Line) -> None:
+        """Learn the address that led there: one that was looked up enters the book now."""
+        here = join_host_port(line.host, line.port) if line.host else ""
+        for address in way.addresses:
+            if len(way.addresses) == 1 or address.endpoint == here:
+                self._book.learn(Contact(remote, (address,)))
+                self._book.worked(remote, address)
+
+    async def _secure(self, way: Way, remote: PubKey) -> tuple[SecureChannel, Line]:
+        stream = await way.kind.dial(remote, way.addresses)
+        line = line_of(stream)
         try:
             channel = await self._security.outbound(stream, remote, self._listening())
         except BaseException:
             await close_stream(stream)
             raise
-        self._learn(channel, host)
-        return channel, host
+        self._learn(channel, line.host)
+        return channel, line
 
 
 def _failed(remote: PubKey, tried: Mapping[Address, str], said: str = "") -> DialError:

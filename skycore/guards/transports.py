@@ -46,6 +46,7 @@ from skycore.guards.addresses import AddressBook, as_seen
 from skycore.guards.dials import Dial, Dials
 from skycore.guards.handshakes import Handshakes
 from skycore.guards.inbound import Inbound
+from skycore.guards.lines import Line
 from skycore.guards.links import LABELS, PING_TICKS, Link
 from skycore.guards.linktable import LinkTable
 from skycore.guards.outbound import Outbound
@@ -162,8 +163,8 @@ class TransportManager:
             self.counters,
             listening=self.listening,
             learn=self._learn,
-            welcome=lambda kind, label, channel, host: self._admit(
-                kind, True, label, channel, host
+            welcome=lambda kind, label, channel, line: self._admit(
+                kind, True, label, channel, line
             ),
             known_limit_s=settings.dial_limit_s / 2,
         )
@@ -290,7 +291,7 @@ class TransportManager:
         self.addresses.learn(Contact(channel.remote, listening))
 
     def _admit(
-        self, kind: str, dialled: bool, label: str, channel: SecureChannel, host: str
+        self, kind: str, dialled: bool, label: str, channel: SecureChannel, line: Line
     ) -> Link:
         """Make the link and give it its place and its task. Nothing here waits.
 
@@ -308,7 +309,8 @@ class TransportManager:
             label=label,
             first_ping_s=self._dice.uniform(0.0, interval),
             ping_interval_s=interval,
-            host=host,
+            host=line.host,
+            loss=lambda: line.loss,
         )
         self._table.admit(link)
         self._tasks.start_soon(link.run)
@@ -324,9 +326,9 @@ class TransportManager:
         """Return the accepting side of a type; its addresses are asked for when they are told."""
         self._listeners.append(listener)
 
-        def welcome(channel: SecureChannel, host: str) -> None:
-            self._learn(channel, host)
-            self._admit(kind.name, False, LABELS[0], channel, host)
+        def welcome(channel: SecureChannel, line: Line) -> None:
+            self._learn(channel, line.host)
+            self._admit(kind.name, False, LABELS[0], channel, line)
 
         side = self.inbounds[kind.name] = Inbound(
             kind,

@@ -63,6 +63,7 @@ class MemoryTransport:
         self.host = ""
         self.opened_at = 0.0
         self.rtt_s: float | None = None
+        self.loss: float | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
         self.packets_sent = 0
