@@ -138,7 +138,8 @@ class SignedClient:
         except HttpError:
             self.counters["failed"] += 1
             raise
-        if 200 <= response.status < 300:
+        is_done = 200 <= response.status < 300 or (method, response.status) == ("GET", 404)
+        if is_done:  # who asked in order for what is not there has used it up, too
             self._nonce = nonce + 1
         return response
 

@@ -7,14 +7,17 @@ cancellation reaches it; the wait starts at half a second; any success, any cont
 and any new address ends it.
 
 Why two moments: who looks an address up may need links himself (the DHT). He waits only until all
-known addresses have failed, never for a lookup, so no lookup waits for itself.
+known addresses have failed, never for a lookup, so no lookup waits for itself. For the same reason
+who waits for a lookup has no turn meanwhile: a thousand unknown keys would take all turns, and the
+dials by which lookups are answered would wait behind them.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import TaskGroup
@@ -37,9 +40,12 @@ REMEMBERED_MAX = 4_096
 class Dial:
     """One dial under way, and everybody who waits for it."""
 
-    __slots__ = ("done", "error", "label", "link", "look_up", "so_far", "tried")
+    __slots__ = (
+        "_has_turn", "_turns", "done", "error", "label", "link", "look_up", "so_far", "tried",
+    )  # fmt: skip
 
-    def __init__(self, label: str, look_up: bool) -> None:
+    def __init__(self, label: str, look_up: bool, turns: anyio.CapacityLimiter) -> None:
+        self._turns, self._has_turn = turns, False
         self.done = anyio.Event()
         self.tried = anyio.Event()
         """All that was known has failed; or done."""
@@ -57,6 +63,24 @@ class Dial:
             self.error = error
             self.tried.set()
         return self.look_up
+
+    async def take_turn(self) -> None:
+        """Wait for a turn; the task that does so is the one to give it back."""
+        await self._turns.acquire()
+        self._has_turn = True
+
+    def give_turn_back(self) -> None:
+        """Let another dial go on."""
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.release()
+
+    @asynccontextmanager
+    async def without_turn(self) -> AsyncIterator[None]:
+        """Wait for something else than a connection; what was found is tried in a new turn."""
+        self.give_turn_back()
+        yield
+        await self.take_turn()
 
     def end(self) -> None:
         """Tell everybody who waits."""
@@ -132,7 +156,7 @@ class Dials:
         if dial is None:
             if label != "user":
                 self._check_patience(remote, look_up)
-            dial = self._flying[remote] = Dial(label, look_up)
+            dial = self._flying[remote] = Dial(label, look_up, self._turns)
             self._tasks.start_soon(self._run, remote, dial)
         else:
             dial.label = stronger(dial.label, label)
@@ -157,10 +181,10 @@ class Dials:
     async def _run(self, remote: PubKey, dial: Dial) -> None:
         dial.error = DialError("this node stops")  # what waiters hear if we are cancelled
         try:
-            async with self._turns:
-                with anyio.move_on_after(self._limit_s) as limit:
-                    dial.link = await self._work(remote, dial)
-                    dial.error = None
+            await dial.take_turn()
+            with anyio.move_on_after(self._limit_s) as limit:
+                dial.link = await self._work(remote, dial)
+                dial.error = None
             if limit.cancelled_caught:
                 tried = [f"{a.kind} {a.endpoint}: {why}" for a, why in dial.so_far.items()]
                 dial.error = DialError(
@@ -173,6 +197,7 @@ class Dials:
             log.exception("dial failed pk=%s", short(remote))
             dial.error = DialError(f"cannot reach {short(remote)}: {type(bad).__name__}")
         finally:
+            dial.give_turn_back()
             del self._flying[remote]
             dial.end()
         self._note(remote, dial.error, dial.look_up)

@@ -154,7 +154,8 @@ class Outbound:
                 return link
         error = _failed(remote, tried)
         if can_ask and dial.known_failed(error):
-            found = await self._look_up(remote)
+            async with dial.without_turn():
+                found = await self._look_up(remote, is_urgent=dial.label == "user")
             fresh = self._to([a for a in found.addresses if a not in tried])
             ways = [*fresh, *(way for way in ways if not tried.keys() & set(way.names))]
             link = await self._try(remote, dial, ways, tried)
@@ -176,14 +177,14 @@ class Outbound:
                 found += [Way(kind, ())] if asks else []
         return found
 
-    async def _look_up(self, remote: PubKey) -> Resolved:
+    async def _look_up(self, remote: PubKey, *, is_urgent: bool) -> Resolved:
         """Ask for addresses, and relays for those through whom they reach a key, all at once."""
         found = Resolved((), "")
         relayed: list[Address] = []
 
         async def ask_sources() -> None:
             nonlocal found
-            found = await self._resolver.look_up(remote)
+            found = await self._resolver.look_up(remote, is_urgent=is_urgent)
 
         async def ask_relay(relay: RelayType) -> None:
             relayed.extend(await relay.find(remote))

@@ -13,8 +13,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Final, NamedTuple
 
+import anyio
 import msgspec
 
 from skycore.contracts.discovery import EntrySource, Record
@@ -31,6 +33,9 @@ __all__ = ["Resolved", "Resolver"]
 
 log = logging.getLogger(__name__)
 SALT: Final = b"addr"
+AT_ONCE: Final = 8
+"""Lookups at once: a source that answers one question after the other (a resolver, whose signed
+requests are in order) must come to the last of them within the time that each has."""
 
 
 class Resolved(NamedTuple):
@@ -57,6 +62,7 @@ class Resolver:
     ) -> None:
         """`listening` tells where this node is, and so whom it can be sent to."""
         self._listening = listening
+        self._turns = anyio.Semaphore(AT_ONCE)
         self._sources = sources
         self._clock = clock
         self._counters = counters
@@ -67,10 +73,16 @@ class Resolver:
         """Whether there is anybody to ask."""
         return any(s.salts is None or SALT in s.salts for s in self._sources)
 
-    async def look_up(self, remote: PubKey) -> Resolved:
-        """Ask, for `wait_s` at most. Raises nothing."""
-        self._counters["lookups"] += 1
-        found = await find_all(tuple(self._sources), SALT, remote, self._clock, wait_s=self._wait_s)
+    async def look_up(self, remote: PubKey, *, is_urgent: bool = False) -> Resolved:
+        """Ask, for `wait_s` at most, once it is this lookup's turn. Raises nothing.
+
+        What a person waits for is urgent, and does not wait for other lookups.
+        """
+        async with nullcontext() if is_urgent else self._turns:
+            self._counters["lookups"] += 1
+            found = await find_all(
+                tuple(self._sources), SALT, remote, self._clock, wait_s=self._wait_s
+            )
         nearby = listens_nearby(self._listening())
         lists = [
             addresses_of(_unlocal(record), nearby=nearby)

@@ -165,7 +165,13 @@ class DmsgApi:
 
     async def _hand_in(self, method: str, path: str, entry: DmsgEntry) -> None:
         self.counters["writes"] += 1
-        accepted(await self._ask(method, path, dmsg_entry.encode(entry)), 200)
+        response = accepted(await self._ask(method, path, dmsg_entry.encode(entry)), 200)
+        told: Any = response.json()
+        if not isinstance(told, dict) or told.get("code") != 200:  # a page of somebody in between
+            raise DiscoveryError(
+                f"{self.url} does not answer like a DMSG discovery",
+                hint="is the address right, its prefix included?",
+            )
 
     # --- asking ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from skycore.contracts.discovery import Record
 from skycore.errors import DialError, DiscoveryError
 from skycore.guards.dials import Dials
 from skycore.guards.links import LABELS
-from skycore.guards.resolving import Resolver
+from skycore.guards.resolving import AT_ONCE, Resolver
 from skycore.model.addresses import Address
 from skycore.model.entries import AddressBind, AddressEntry
 from skycore.model.keys import PubKey
@@ -151,6 +151,21 @@ async def test_who_listens_nearby_is_sent_nearby():
     assert (await asked.look_up(KEY)).addresses == to("127.0.0.1")
 
 
+async def test_lookups_take_turns_and_a_persons_does_not_wait():
+    """A resolver answers one signed question after the other: it must come to the last in time."""
+    source = Source("http", takes_s=1)
+    asked, _ = resolver(source)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(100):
+            tasks.start_soon(asked.look_up, KEY)
+        await anyio.sleep(0.5)
+        assert source.asked == AT_ONCE
+        began = anyio.current_time()
+        await asked.look_up(KEY, is_urgent=True)
+        assert anyio.current_time() - began == pytest.approx(1)
+        tasks.cancel_scope.cancel()
+
+
 # --- the two moments of a dial -------------------------------------------------------------------
 
 
@@ -229,3 +244,50 @@ async def test_a_failure_without_a_lookup_keeps_nobody_from_looking_up():
         assert (await peer.join(True))[0] == "looked up in vain"
         assert "again in" in (await peer.join(True))[0]
         assert peer.lookups == 1
+
+
+async def test_who_waits_for_a_lookup_has_no_turn():
+    """Else lookups take all turns, and the dials by which they are answered wait behind them."""
+    ended = []
+
+    async def work(remote, dial):
+        if remote == KEY:
+            async with dial.without_turn():
+                await anyio.sleep(5)
+        ended.append(remote)
+        raise DialError("nobody")
+
+    async with anyio.create_task_group() as tasks:
+        dials = Dials(
+            work, tasks, SimClock(), random.Random(1),
+            at_once_max=1, limit_s=10, first_s=0.5, longest_s=20,
+        )  # fmt: skip
+
+        async def dial(key):
+            with pytest.raises(DialError, match="nobody"):
+                await dials.join(key, LABELS[0], max)
+
+        other = identity("carol").public
+        async with anyio.create_task_group() as two:
+            two.start_soon(dial, KEY)
+            await anyio.sleep(1)
+            two.start_soon(dial, other)
+        assert ended == [other, KEY]
+        await dial(identity("dave").public)  # the turn was given back, once
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_dial_that_ends_in_a_lookup_leaves_its_turn_to_others():
+    async def work(remote, dial):
+        async with dial.without_turn():
+            await anyio.sleep(60)
+
+    async with anyio.create_task_group() as tasks:
+        dials = Dials(
+            work, tasks, SimClock(), random.Random(1),
+            at_once_max=1, limit_s=10, first_s=0.5, longest_s=20,
+        )  # fmt: skip
+        for name in ("bob", "carol"):
+            with pytest.raises(DialError, match="no connection within 10 s"):
+                await dials.join(identity(name).public, LABELS[0], max)
+        tasks.cancel_scope.cancel()

@@ -11,6 +11,7 @@ from skycore.contracts.transport import Transports
 from skycore.errors import DialError
 from skycore.model.addresses import Address, Contact
 from skycore.model.entries import AddressBind
+from skycore.testing.fakes import identity
 
 
 def bound(resolver):
@@ -186,3 +187,27 @@ async def test_a_lookup_for_a_peer_of_the_dht_does_not_wait_for_itself(country, 
     await anyio.sleep(100)
     forget(alice, bob)
     await ensure(alice, bob)
+
+
+@pytest.mark.parametrize("with_dht", [False, True])
+async def test_a_storm_of_unknown_keys_hides_nobody_who_is_known(country, with_dht):
+    """Each costs a lookup, and none of them a turn among the dials, or a person's time."""
+    resolver = await country.resolver()
+    seeds = await country.world.spawn("fullnode") if with_dht else []
+    alice, bob = [await country.visor(country.url(resolver), seeds=seeds) for _ in range(2)]
+    await country.world.until(lambda: len(bound(resolver)) >= 2, limit_s=10)
+    await unlinked(alice, bob)
+    ended = []
+
+    async def try_one(n):
+        with pytest.raises(DialError):
+            await alice.get(Transports).ensure(identity(f"nobody {n}").public)
+        ended.append(n)
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(300):
+            tasks.start_soon(try_one, n)
+        await anyio.sleep(0.2)
+        assert await ensure(alice, bob) < 2
+        await anyio.sleep(11)
+        assert len(ended) == 300
