@@ -21,7 +21,17 @@ from skycore.contracts.registry import Listed, Listing
 from skycore.errors import NamespaceError, RequestRefusedError
 from skycore.model.entries import Host, ServiceEntry
 
-__all__ = ["Told", "entries_in", "entries_of", "entry_in", "key_of", "listed", "read", "read_keys"]
+__all__ = [
+    "KEYS_MAX",
+    "Told",
+    "entries_in",
+    "entries_of",
+    "entry_in",
+    "key_of",
+    "listed",
+    "read",
+    "read_keys",
+]
 
 KEYS_MAX: Final = 10_000
 _TYPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
