@@ -16,7 +16,7 @@ from skycore.contracts.store import PutOutcome
 from skycore.errors import QuotaError, StoreError
 from skycore.model.items import RankedItem
 
-__all__ = ["Puts", "not_done"]
+__all__ = ["PART_BYTES_MAX", "PART_ITEMS_MAX", "Puts", "not_done"]
 
 PART_ITEMS_MAX = 512
 PART_BYTES_MAX = 4 * 1024 * 1024
