@@ -34,9 +34,11 @@ from relay_dmsg.framing import read_message, send_message
 from relay_dmsg.numbers import TO_SERVER
 from security_noise.service import open_noise
 from security_noise.settings import NoiseSettings
+from skycore.contracts.dht import Dht
 from skycore.contracts.runtime import Identity
 from skycore.contracts.streams import Streams
 from skycore.contracts.transport import Transports
+from skycore.errors import SkycoreError
 from skycore.events import Events
 from skycore.guards.transports import TransportsSettings, open_transports
 from skycore.jsonrpc import Client
@@ -66,18 +68,21 @@ Round = Callable[[], Awaitable[float]]
 
 
 @asynccontextmanager
-async def _open(name: str, enable: list[str], **sections: Any) -> AsyncIterator[Node]:
-    """Run a node without a DHT, on a loopback port of its own."""
+async def _open(
+    name: str, enable: list[str], *, full: bool = False, dht: bool = False, **sections: Any
+) -> AsyncIterator[Node]:
+    """Run a node on a loopback port of its own, without a DHT but where it is asked for."""
     public = NETWORK.suite.public(secret_of(NETWORK, "alice")).hex()
     settings = {
         "node": {
             "profile": "visor",
-            "disable": ["rpc_local", "dht_kademlia"],
+            "disable": ["rpc_local", *([] if full or dht else ["dht_kademlia"])],
             "enable": enable,
         },
         "transport_stcpr": {"listen": "127.0.0.1:0"},
         "access_whitelist": {"whitelist": [public]},
         "transports": {"handshakes_per_host_max": 64},
+        **({"dht_kademlia": {"full_node": True}} if full else {}),
         **sections,
     }
     async with Node.open(settings=settings, secret=secret_of(NETWORK, name)) as node:
@@ -92,9 +97,9 @@ def _resident() -> int:
 # --- the other processes -------------------------------------------------------------------------
 
 
-async def _run_relay() -> None:
+async def _run_relay(name: str = "relay", full: bool = False) -> None:
     limits = {"sessions_per_host_max": 10_000, "dials_per_minute": 0, "sessions_max": 10_000}
-    async with _open("relay", ["dmsg_server"], dmsg_server=limits) as node:
+    async with _open(name, ["dmsg_server"], full=full, dmsg_server=limits) as node:
 
         async def do(order: dict[str, Any]) -> dict[str, Any]:
             return {"cpu_s": time.process_time(), "rss": _resident()}
@@ -291,6 +296,22 @@ async def _links(relay: Second, bob: Second) -> list[Figure]:
     return found
 
 
+async def _cold(relay: Second) -> float:
+    """Start a visor that knows a DMSG server and nobody else; return the time to a DHT answer."""
+    contact = relay.told["contact"]
+    public = parse_contact(NETWORK.suite, contact).public
+    client = {"servers": [contact], "sessions_min": 1}
+    began = time.perf_counter()
+    async with _open("carol", ["dmsg_client"], dht=True, dmsg_client=client) as node:
+        while True:
+            try:
+                if await node.get(Dht).get(public, b"dmsg-server") is not None:
+                    return time.perf_counter() - began
+            except SkycoreError:
+                pass
+            await anyio.sleep(0.02)
+
+
 def _idle(relay: Second) -> Iterator[Figure]:
     bare = relay.ask("rss")["rss"]
     with _process("crowd", relay=relay.told["contact"], count=CROWD) as crowd:
@@ -313,6 +334,9 @@ def figures(*, peers: bool) -> Iterator[Figure]:
         with _process("bob", relay=relay.told["contact"]) as bob:
             yield from in_loop(LOOP, _links, relay, bob)
         yield from _idle(relay)
+    with _process("relay", name="full relay", full=True) as relay:
+        took = statistics.median(in_loop(LOOP, _cold, relay) for _ in range(ROUNDS))
+        yield Figure("cold start to a DHT answer, by a relay alone", took, "s", 5.0, at_most=True)
 
 
 def _main() -> None:

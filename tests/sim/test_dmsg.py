@@ -238,6 +238,25 @@ async def test_servers_that_are_clients_of_each_other_do_not_flap(world):
     assert max(counts) <= 3, counts
 
 
+async def test_m29_a_network_of_relays_alone(world, notes):
+    """Three full nodes that relay, visors behind NATs, no HTTP: a newcomer finds all of them."""
+    first = await world.full_node(SERVER)
+    for _ in range(2):
+        await world.full_node(SERVER)
+    visors = await world.spawn("visor", n=6, settings=hidden(), nat=NAT, pause_s=1.0)
+    await attached(world, *visors, count=2, limit_s=60)
+    for visor in visors:
+        assert await notes.write(visor, f"by {visor.name}")
+    (late,) = await world.spawn("visor", settings=hidden(), nat=NAT, seeds=[first])
+    await attached(world, late, count=2, limit_s=30)
+    await notes.converge(world, [late, *visors], limit_s=120)
+    for visor in visors:
+        assert await talks(world, late, visor, limit_s=15) <= 15
+        assert late.get(Transports).find(visor.public).type == "dmsg"
+        found = await late.get(Dht).get(visor.public, b"dmsg")
+        assert found.item.signer == visor.public
+
+
 async def test_direct_is_preferred(world):
     """A relay is the last resort: who takes connections is connected to."""
     server = await world.full_node(SERVER)

@@ -81,8 +81,8 @@ class Reach:
         """Open a relayed stream, one server after the other. Raises `DialError` with all said."""
         if self._keeper.is_server(remote) or remote in self._reaching:
             raise DialError("a server is dialled directly, never through another one")
-        said = []
-        for server in self._through(remote, addresses):
+        said: list[str] = []
+        for server in self._through(remote, addresses, said):
             why = f"no answer within {self._settings.dial_timeout_s:g} s"
             try:
                 with anyio.move_on_after(self._settings.dial_timeout_s):
@@ -95,8 +95,13 @@ class Reach:
         self._counters["dials_failed"] += 1
         raise DialError("; ".join(said) or f"no relay is known for {short(remote)}")
 
-    def _through(self, remote: PubKey, addresses: Sequence[Address]) -> list[Server]:
-        """Return the servers to ask: those named; else those with a session, the nearest first."""
+    def _through(
+        self, remote: PubKey, addresses: Sequence[Address], said: list[str]
+    ) -> list[Server]:
+        """Return the servers to ask: those named; else those with a session, the nearest first.
+
+        What names none is `said`.
+        """
         if not addresses:
             sessions = self._keeper.sessions.values()
             return sorted((s.server for s in sessions), key=self._rtt_s)
@@ -105,7 +110,8 @@ class Reach:
             try:
                 key, endpoint = parse_server(self._identity.network.suite, address.endpoint)
             except SkycoreError as bad:
-                raise DialError(str(bad)) from bad
+                said.append(str(bad))
+                continue
             if key not in (remote, self._identity.public):
                 session = self._keeper.sessions.get(key)
                 named.append(session.server if session is not None else Server(key, endpoint))

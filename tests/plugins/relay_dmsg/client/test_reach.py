@@ -62,6 +62,13 @@ async def test_an_error_names_what_each_server_answered(bench):
     assert "NOT_ATTACHED" in text and bench.key("gone").hex()[:8] in text
 
 
+async def test_a_bad_address_spoils_no_good_one(bench):
+    _, alice, bob = await pair(bench)
+    bad = Address(KIND, f"{bench.key('server').hex()}@nowhere")
+    stream = await alice.dial(bench.key("bob"), (bad, *bob.addresses))
+    await stream.aclose()
+
+
 async def test_a_server_is_never_dialled_through_another(bench):
     _, alice, _ = await pair(bench)
     with pytest.raises(DialError, match="directly"):
