@@ -22,6 +22,8 @@ __all__ = ["Registration", "RegistrationState", "leave_all"]
 log = logging.getLogger(__name__)
 SPREAD = 0.95
 """A pause is a little shorter than said, by chance: nodes that started together drift apart."""
+FIRST_S = 1.0
+"""Shortest first wait in trouble, also where changes go out without one."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,8 @@ class Registration:
     async def _pause(self) -> None:
         """Wait for the next round; in trouble a nudge does not shorten it."""
         if self._failed_in_a_row:
-            wait_s = backoff_s(
-                self._failed_in_a_row, self._debounce_s, self._interval_s, self._dice
-            )
+            first_s = max(self._debounce_s, FIRST_S)
+            wait_s = backoff_s(self._failed_in_a_row, first_s, self._interval_s, self._dice)
             await anyio.sleep(max(wait_s, self._debounce_s))
             return
         interval_s = self._interval_s * self._dice.uniform(SPREAD, 1.0)

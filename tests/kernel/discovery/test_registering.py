@@ -173,3 +173,9 @@ def test_a_mistake_in_the_code_ends_the_loop():
     with pytest.raises(ExceptionGroup) as error:
         run(server, 5)
     assert error.group_contains(ValueError, match="a bug")
+
+
+def test_without_a_debounce_a_server_in_trouble_is_not_hammered():
+    server = Server(*[DiscoveryError("no")] * 100_000)
+    run(server, 600, debounce_s=0.0)
+    assert len(server.asked_at) <= 20
