@@ -10,19 +10,21 @@ import heapq
 import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from skycore.contracts.runtime import Clock, DatagramSocket, Endpoint, Entropy
 from skycore.errors import DialError
 from skycore.model.limits import HANDSHAKE_TIMEOUT_S
-from transport_sudph.core.certificate import configurations
-from transport_sudph.core.demux import CID_BYTES, Door, Kind, connection_id, kind_of
-from transport_sudph.core.link import QuicLink
-from transport_sudph.seat import TROUBLE, Seat
+from transport_sudph.core.kinds import CID_BYTES, Kind, connection_id, kind_of
+from transport_sudph.seat import Seat
 from transport_sudph.settings import SudphSettings
 from transport_sudph.stream import SudphStream
+
+if TYPE_CHECKING:
+    from transport_sudph.core.link import QuicLink
+    from transport_sudph.quic import Quic
 
 __all__ = ["UdpEndpoint"]
 
@@ -49,10 +51,7 @@ class UdpEndpoint:
         self._settings = settings
         self._clock = clock
         self._entropy = entropy
-        self._dialling, self._accepting = configurations(
-            entropy.bytes(32), idle_s=settings.idle_s, window_bytes=settings.window_bytes
-        )
-        self._door = Door()
+        self._loaded: Quic | None = None
         self._seats: dict[QuicLink, Seat] = {}
         self._by_cid: dict[bytes, Seat] = {}
         self._gone: OrderedDict[bytes, list[object]] = OrderedDict()
@@ -71,6 +70,14 @@ class UdpEndpoint:
 
     def __len__(self) -> int:
         return len(self._seats)
+
+    @property
+    def _quic(self) -> Quic:
+        if self._loaded is None:
+            from transport_sudph.quic import Quic
+
+            self._loaded = Quic(self._entropy.bytes(32), self._settings)
+        return self._loaded
 
     # --- the two loops ---------------------------------------------------------------------------
 
@@ -94,10 +101,14 @@ class UdpEndpoint:
     async def _keep_time(self) -> None:
         while True:
             now = self._clock.now() + ROUNDING_S  # what is due at a time is due when it has come
+            due: list[Seat] = []
             while self._timers and self._timers[0][0] <= now:
                 when, _, seat = heapq.heappop(self._timers)
                 if when == seat.timer_at and seat.link in self._seats:
                     seat.timer_at = float("inf")
+                    due.append(seat)
+            for seat in due:  # each once: what is due again at once lets others have their turn
+                if seat.link in self._seats:
                     self._tick(seat, now)
             self._sleeps_until = self._timers[0][0] if self._timers else float("inf")
             self._sooner = anyio.Event()
@@ -134,7 +145,7 @@ class UdpEndpoint:
         try:
             if not seat.link.receive(data, sender, self._clock.now()):
                 self.counters["datagram_ignored"] += 1  # broken, forged, or here already
-        except TROUBLE as bad:
+        except self._quic.trouble as bad:
             self._broken(seat, bad)
             return
         if not seat.link.has_begun:
@@ -142,7 +153,7 @@ class UdpEndpoint:
 
     def _open(self, data: bytes, sender: Endpoint) -> Seat | None:
         now = self._clock.now()
-        opening = self._door.open(data, sender, now, self._entropy.bytes(CID_BYTES))
+        opening = self._quic.door.open(data, sender, now, self._entropy.bytes(CID_BYTES))
         if isinstance(opening, bytes):
             self.counters["datagram_retry"] += 1
             self._socket.send(opening, sender)
@@ -153,11 +164,8 @@ class UdpEndpoint:
         if not self.is_accepting or len(self._seats) >= self._settings.connections_max:
             self.counters["connection_refused"] += 1
             return None
-        link = QuicLink(
-            self._accepting, original=opening.original, retry_source=opening.retry_source
-        )
-        seat = self._sit(link, sender[0], None)
-        self._door.begun(sender[0])
+        seat = self._sit(self._quic.accepted(opening), sender[0], None)
+        self._quic.door.begun(sender[0])
         self._name(seat, opening.destination)
         return seat
 
@@ -186,11 +194,10 @@ class UdpEndpoint:
         """Open a connection to an address. The caller sets the time limit. Raises `DialError`."""
         if len(self._seats) >= self._settings.connections_max:
             raise DialError("this node has as many sudph connections as it may")
-        link = QuicLink(self._dialling)
+        link = self._quic.dialled(to, self._clock.now())
         done = anyio.Event()
         seat = self._sit(link, to[0], done.set)
         try:
-            link.connect(to, self._clock.now())
             self._turn(seat)
             await done.wait()
         except BaseException:
@@ -242,7 +249,7 @@ class UdpEndpoint:
         try:
             for datagram, to in link.outgoing(self._clock.now()):
                 self._socket.send(datagram, to)
-        except TROUBLE as bad:
+        except self._quic.trouble as bad:
             self._broken(seat, bad)
             return
         self._take_names(seat)
@@ -272,7 +279,7 @@ class UdpEndpoint:
         if seat.up is not None:
             seat.up()
             return
-        self._door.done(seat.host)
+        self._quic.door.done(seat.host)
         if not seat.link.is_up:
             self.counters["handshake_failed"] += 1
         elif not self.is_accepting or len(self.backlog) >= BACKLOG_MAX:
@@ -297,8 +304,8 @@ class UdpEndpoint:
             if due is not None and due <= now:
                 link.tick(now)
             if link.is_up and now - link.sent_at >= self._settings.keepalive_s:
-                link.keep_alive()
-        except TROUBLE as bad:
+                link.keep_alive(now)
+        except self._quic.trouble as bad:
             self._broken(seat, bad)
             return
         self._turn(seat)
@@ -341,7 +348,7 @@ class UdpEndpoint:
         try:
             link.finish(reason)
             last = link.outgoing(self._clock.now())
-        except TROUBLE:
+        except self._quic.trouble:
             last = []
         for datagram, to in last:
             self._socket.send(datagram, to)

@@ -1,30 +1,16 @@
-"""What the endpoint keeps of a connection, and what a connection may raise."""
+"""What the endpoint keeps of a connection."""
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING
 
-from aioquic import tls
-
-from transport_sudph.core.link import QuicLink
 from transport_sudph.stream import SudphStream
 
-__all__ = ["TROUBLE", "Seat"]
+if TYPE_CHECKING:
+    from transport_sudph.core.link import QuicLink
 
-TROUBLE: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    ssl.SSLError,
-    tls.Alert,
-)
-"""What a peer's bytes might make a library raise: it ends that connection and nothing else."""
+__all__ = ["Seat"]
 
 
 class Seat:

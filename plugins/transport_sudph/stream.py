@@ -9,9 +9,10 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 
-from transport_sudph.core.link import QuicLink
+from skycore.contracts.transport import LineAttribute
 
 if TYPE_CHECKING:
+    from transport_sudph.core.link import QuicLink
     from transport_sudph.endpoint import UdpEndpoint
 
 __all__ = ["SudphStream"]
@@ -104,8 +105,9 @@ class SudphStream(ByteStream):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """Return anyio's typed attributes: both addresses as (host, port)."""
+        """Return anyio's typed attributes: both addresses as (host, port), and the loss."""
         return {
+            LineAttribute.loss: lambda: self.link.loss,
             SocketAttribute.local_address: lambda: self._endpoint.local,
             SocketAttribute.remote_address: lambda: self.link.peer or ("", 0),
         }

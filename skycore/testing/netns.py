@@ -109,8 +109,12 @@ def _ip(namespace: str, *lines: str) -> None:
 class Host:
     """A namespace with one line. Behind a NAT, `box` is the namespace of the NAT."""
 
-    def __init__(self, namespace: str, address: str, box: str, public: str) -> None:
+    def __init__(
+        self, namespace: str, address: str, box: str, public: str, edge: tuple[str, str]
+    ) -> None:
         self.namespace, self.address = namespace, address
+        self._edge = edge
+        """Namespace and device where what it sends arrives first."""
         self.box = box
         """Its NAT's namespace; its own where there is none."""
         self.public = public
@@ -143,17 +147,23 @@ class Host:
         self._rules("cut", "drop" if off else "")
 
     def _rules(self, name: str, rule: str) -> None:
-        text = f"add table ip {name}\ndelete table ip {name}\n"
-        if rule:
-            text += f"add table ip {name}\n"
-            for chain, way in (("in", "prerouting"), ("out", "output")):
-                edge = "iifname" if chain == "in" else "oifname"
+        """Filter what arrives, at both ends of the line: no sender sees an error."""
+        for namespace, device in ((self.namespace, "eth0"), self._edge):
+            table = f"netdev {name}_{device}"
+            text = f"add table {table}\ndelete table {table}\n"
+            if rule:
                 text += (
-                    f"add chain ip {name} {chain} "
-                    f"{{ type filter hook {way} priority -350; policy accept; }}\n"
-                    f'add rule ip {name} {chain} {edge} "eth0" {rule}\n'
+                    f"add table {table}\nadd chain {table} in "
+                    f'{{ type filter hook ingress device "{device}" priority 0; policy accept; }}\n'
+                    f"add rule {table} in meta protocol ip {rule}\n"
                 )
-        self.nft(text, self.namespace)
+            self.nft(text, namespace)
+
+    def expire_after(self, seconds: int) -> None:
+        """Let the NAT forget UDP mappings that were not used for so long."""
+        at = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout"
+        both = f"echo {seconds} > {at}; echo {seconds} > {at}_stream"
+        _sh("ip", "netns", "exec", self.box, "sh", "-c", both)
 
     def forget(self) -> None:
         """Let the NAT forget all mappings, as a restart does."""
@@ -212,7 +222,7 @@ class Lab:
         if nat is None:
             self._plug(own, "eth0", number, line)
             self._address(own, "eth0", public)
-            return Host(own, public, own, public)
+            return Host(own, public, own, public, (f"{self.name}-hub", f"port{number}"))
         box = self._namespace(f"{name}-nat")
         self._plug(box, "wan0", number, line)
         self._address(box, "wan0", public)
@@ -222,7 +232,7 @@ class Lab:
         _ip(own, *_up("eth0", f"{inside}.2/24"), f"route add default via {inside}.1")
         self._plain(box, "lan0")
         self._plain(own, "eth0")
-        host = Host(own, f"{inside}.2", box, public)
+        host = Host(own, f"{inside}.2", box, public, (box, "lan0"))
         forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
         _sh("ip", "netns", "exec", box, "sh", "-c", forward)
         host.nft(_nat_rules(nat, host.address))
@@ -276,11 +286,12 @@ def _relay(namespace: str, line: Line) -> subprocess.Popen[bytes]:
     words = ["ip", "netns", "exec", namespace, sys.executable, "-m", module, "far0", "near0"]
     relay = subprocess.Popen([*words, *told], stdout=subprocess.PIPE)
     assert relay.stdout is not None
-    if relay.stdout.readline() != b"ready\n":  # its end of file, where it did not start
-        relay.kill()
-        relay.wait()
-        raise LabError("the relay did not start")
-    return relay
+    with relay.stdout as said:
+        if said.readline() == b"ready\n":
+            return relay
+    relay.kill()
+    relay.wait()
+    raise LabError("the relay did not start")
 
 
 def _nat_rules(kind: RealNat, inside: str) -> str:

@@ -85,6 +85,8 @@ class SimNetwork:
         self._clogged: dict[str, None] = {}
         self._down: dict[str, None] = {}
         self.post = Post(self)
+        self.names: dict[str, tuple[str, ...]] = {}
+        """Names that hosts can look up, and their addresses; change it as you like."""
 
     # --- hosts and paths -------------------------------------------------------------------------
 
@@ -369,7 +371,18 @@ class SimHost:
             port = self._machine.next_port()
         return port
 
+    async def resolve(self, host: str) -> Sequence[str]:
+        """Return the addresses of a name, or the address itself. Raises `DialError`."""
+        await anyio.lowlevel.checkpoint()
+        if host.replace(".", "").isdigit() or ":" in host:
+            return (host,)
+        found = ("127.0.0.1",) if host == "localhost" else self._network.names.get(host, ())
+        if not found:
+            raise DialError(f"{host}: no such name")
+        return found
+
     def _resolve(self, host: str) -> str:
+        host = self._network.names.get(host, (host,))[0]
         return self.address if host == "localhost" or host.startswith("127.") else host
 
     def _check_alive(self) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from skycore.testing.netns import Lab, RealNat, missing
+from skycore.testing.netns import Lab, RealNat
 from skycore.testing.processes import NodeProcess, NodeProcessError
 
 HTTP, UDP, PEERS = 9_080, 30_178, 7_777
@@ -29,9 +28,7 @@ FAIL_MAX_S = 10.0
 COMMAND_S = 6.0
 """What a command's own start may take on a busy machine."""
 
-pytestmark = [pytest.mark.processes]
-if missing() and os.environ.get("CI") != "true":
-    pytestmark.append(pytest.mark.skip(reason=missing()))
+pytestmark = pytest.mark.processes
 
 
 class Town:
@@ -88,7 +85,7 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory):
+def town(needs_lab, tmp_path_factory):
     with Lab() as lab:
         town = Town(lab, tmp_path_factory.mktemp("town"))
         try:

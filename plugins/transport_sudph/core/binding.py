@@ -27,7 +27,7 @@ from skycore.model.sudph import (
     bind_message,
     encode,
 )
-from transport_sudph.core.link import Datagram
+from transport_sudph.core.kinds import Datagram
 from transport_sudph.core.nattest import NatTest
 
 __all__ = ["Binding"]

@@ -1,4 +1,4 @@
-"""What a datagram is, read from its first bytes, and whether a stranger may begin a connection.
+"""Whether a stranger may begin a connection.
 
 Why so much care before the first connection object: whoever sends here may be nobody. Until an
 address has shown that it receives what is sent to it, it costs a bounded piece of memory, no more
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from aioquic._buffer import Buffer
@@ -23,11 +22,10 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 
 from skycore.contracts.runtime import Endpoint
 from skycore.model.limits import SUDPH_DATAGRAM_MIN
+from transport_sudph.core.kinds import CID_BYTES
 
-__all__ = ["CID_BYTES", "Door", "Kind", "Opening", "connection_id", "kind_of"]
+__all__ = ["Door", "Opening"]
 
-CID_BYTES: Final = 8
-CID_MAX: Final = 20
 VERSIONS: Final = (1, 0x6B3343CF)
 STRANGERS_PER_S: Final = 50
 """Handshakes begun in a second for addresses that have shown nothing; the rest is told to retry."""
@@ -35,35 +33,6 @@ PENDING_MAX: Final = 64
 PENDING_PER_HOST: Final = 8
 RETRY_FROM: Final = PENDING_MAX // 2
 """Unfinished handshakes from which on every stranger has to show its address first."""
-
-
-class Kind(Enum):
-    """The kinds of datagram on the one socket."""
-
-    CONTROL = "control"
-    """Resolver messages and punches: the first two bits are 0, which QUIC never sends."""
-    SHORT = "short"
-    LONG = "long"
-    NOISE = "noise"
-
-
-def kind_of(data: bytes) -> Kind:
-    """Tell what a datagram claims to be."""
-    if not data:
-        return Kind.NOISE
-    first = data[0]
-    if first < 0x40:
-        return Kind.CONTROL
-    if first < 0x80:
-        return Kind.SHORT if len(data) > CID_BYTES else Kind.NOISE
-    return Kind.LONG if len(data) >= 7 and data[5] <= CID_MAX else Kind.NOISE
-
-
-def connection_id(data: bytes, kind: Kind) -> bytes:
-    """Return whose connection a QUIC datagram is for, in the receiver's terms."""
-    if kind is Kind.SHORT:
-        return data[1 : 1 + CID_BYTES]
-    return data[6 : 6 + data[5]]
 
 
 @dataclass(frozen=True)

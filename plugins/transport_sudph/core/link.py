@@ -34,12 +34,11 @@ from aioquic.quic.stream import QuicStream
 from skycore.contracts.runtime import Endpoint
 from transport_sudph.core.certificate import ALPN
 from transport_sudph.core.congestion import LossShare
+from transport_sudph.core.kinds import Datagram
 from transport_sudph.core.mtu import MtuSearch
 from transport_sudph.core.recovery import PatientRecovery
 
-__all__ = ["Datagram", "QuicLink"]
-
-Datagram = tuple[bytes, Endpoint]
+__all__ = ["QuicLink"]
 
 STREAM: Final = 0
 RETRY_MAX_S: Final = 2.0
@@ -121,6 +120,12 @@ class QuicLink(QuicConnection):
     def rtt_s(self) -> float | None:
         """The smoothed round trip."""
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
+
+    @property
+    def loss(self) -> float:
+        """Share of the packets sent that were lost; retransmissions and acknowledgements count."""
+        lost = self._loss.lost_packets - self._loss.spurious_losses
+        return max(0.0, lost / self._packet_number) if self._packet_number else 0.0
 
     def receive(self, data: bytes, sender: Endpoint, now: float) -> bool:
         """Take a datagram. False where nothing in it was the peer's, or nothing was new."""
@@ -294,9 +299,14 @@ class QuicLink(QuicConnection):
         self.close(reason_phrase=reason)
         self._over(reason)
 
-    def keep_alive(self) -> None:
-        """Send something that wants an answer."""
-        self.send_ping(0)
+    def keep_alive(self, now: float) -> None:
+        """Send something that wants an answer.
+
+        It counts as sent also where the window is full, or the next one would be due at once.
+        """
+        self.sent_at = now
+        if not self._ping_pending:
+            self.send_ping(0)
 
     def outgoing(self, now: float) -> list[Datagram]:
         """Return the datagrams to send now."""

@@ -266,3 +266,20 @@ def test_the_same_seed_gives_the_same_run(kit):
         return world.network.trace.digest
 
     assert simulate(run) == simulate(run)
+
+
+async def test_u17_a_peer_that_vanishes_while_the_window_is_full_stops_nothing_else(ground, kit):
+    """A keepalive that finds no room must not be due again at once."""
+    world = ground(Link(bytes_per_s=500_000))
+    async with world.pair(keepalive_s=1.0, idle_s=6.0) as (near, _):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_send_until_broken, near, kit.BIG * 8)
+            await anyio.sleep(1)
+            world.network.isolate("10.0.0.2")
+            await anyio.sleep(20)
+        assert near.link.closed is not None
+
+
+async def _send_until_broken(stream, data):
+    with pytest.raises(anyio.BrokenResourceError):
+        await stream.send(data)

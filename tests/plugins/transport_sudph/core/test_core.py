@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skycore.model.limits import SUDPH_PUNCHES_MAX
 from transport_sudph.core.congestion import WINDOW_MAX, LossShare
-from transport_sudph.core.demux import Kind, kind_of
+from transport_sudph.core.kinds import Kind, kind_of
 from transport_sudph.core.mtu import AGAIN_S, BULK_BYTES, STEPS, MtuSearch
 from transport_sudph.core.punching import PER_MINUTE_MAX, Puncher, is_target
 
