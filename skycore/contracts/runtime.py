@@ -140,6 +140,13 @@ class Network(Protocol):
         """
         ...
 
+    async def resolve(self, host: str) -> Sequence[str]:
+        """Return a name's literal addresses, at least one, best first; of an address, itself.
+
+        Raises `DialError` where the name is unknown or nobody answers. The caller sets the limit.
+        """
+        ...
+
 
 class Files(Protocol):
     """The data folder. Small state by name (routing table and the like), at most 4 MiB each."""

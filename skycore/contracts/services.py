@@ -12,7 +12,7 @@ from typing import Protocol
 
 from skycore.model.entries import AddressBind, ServiceEntry
 
-__all__ = ["OfferedServices", "OwnAddress"]
+__all__ = ["AddressResolver", "OfferedServices", "OwnAddress"]
 
 
 class OwnAddress(Protocol):
@@ -29,6 +29,19 @@ class OwnAddress(Protocol):
 
     def find(self, kind: str) -> AddressBind | None:
         """Return what was told last."""
+        ...
+
+
+class AddressResolver(Protocol):
+    """The address resolver of this node's settings, for who meets peers through it; provided by
+    `discovery_address`. Take it as `Live[AddressResolver]`.
+    """
+
+    async def udp_address(self, but: str = "") -> str:
+        """Return `host:port` of its UDP side once it is known and not `but`; it may never be.
+
+        The host may be a name. It is the server's own word: send no more there than to a stranger.
+        """
         ...
 
 

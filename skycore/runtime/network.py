@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -122,6 +122,17 @@ class RealNetwork:
         finally:
             anyio.notify_closing(sock)
             sock.close()
+
+    async def resolve(self, host: str) -> Sequence[str]:
+        """Return a name's literal addresses in the system's order. Raises `DialError`."""
+        try:
+            candidates = await _resolve(host, 0)
+        except (OSError, UnicodeError) as bad:
+            raise DialError(f"{host}: {getattr(bad, 'strerror', None) or bad}") from bad
+        found = dict.fromkeys(str(address[0]) for _, address in candidates)
+        if not found:
+            raise DialError(f"{host} has no address")
+        return tuple(found)
 
 
 async def _bound(bind: Callable[[int, Any], socket.socket], host: str, port: int) -> socket.socket:
