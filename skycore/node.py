@@ -13,11 +13,11 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
@@ -70,9 +70,11 @@ from skycore.settings import (
 )
 from skycore.wiring import Plan, Provider, make_plan, running
 
-__all__ = ["KERNEL_SECTIONS", "Assembly", "Node", "Seams", "assemble", "run"]
+__all__ = ["KERNEL_SECTIONS", "Assembly", "Node", "Seams", "assemble", "run", "until_told"]
 
 T = TypeVar("T")
+STOP_S: Final = 5.0
+"""So long a node that was told to stop may take back what it told others, and say goodbye."""
 log = logging.getLogger(__name__)
 
 KERNEL_SECTIONS: Mapping[str, type[PluginSettings]] = {
@@ -309,6 +311,34 @@ def _given(
     } | {type(s): s for s in assembly.sections.values()}
 
 
+async def until_told(
+    node: AbstractAsyncContextManager[object], signals: AsyncIterator[signal.Signals]
+) -> None:
+    """Run a node until a signal comes. How it ends: see `run`."""
+    told, up = anyio.Event(), False
+    async with anyio.create_task_group() as tasks:
+
+        async def listen() -> None:
+            async for number in signals:
+                log.info("told to stop signal=%s", number.name)
+                if not up or told.is_set():
+                    tasks.cancel_scope.cancel()
+                told.set()
+
+        async def limit() -> None:
+            await told.wait()
+            await anyio.sleep(STOP_S)
+            log.warning("stopping takes too long: the rest is not waited for")
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(listen)
+        tasks.start_soon(limit)
+        async with node:
+            up = True
+            await told.wait()
+        tasks.cancel_scope.cancel()
+
+
 def run(
     profile: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -320,28 +350,14 @@ def run(
     """Run a node until SIGINT or SIGTERM; return the exit code 0. Errors are raised.
 
     The first signal stops it part after part, so that each can still use those it needs: to take
-    back what it told others, for example. A second one, or one during the start, stops it at once.
+    back what it told others, for example. A second one, one during the start, or `STOP_S`, which
+    parts have for that together, stops it at once.
     """
 
     async def main() -> None:
-        told, up = anyio.Event(), False
-        async with anyio.create_task_group() as tasks:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-
-                async def until_told() -> None:
-                    async for number in signals:
-                        log.info("told to stop signal=%s", number.name)
-                        if not up or told.is_set():
-                            tasks.cancel_scope.cancel()
-                        told.set()
-
-                tasks.start_soon(until_told)
-                async with Node.open(
-                    profile, settings, config=config, data=data, environment=environment
-                ):
-                    up = True
-                    await told.wait()
-                tasks.cancel_scope.cancel()
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            node = Node.open(profile, settings, config=config, data=data, environment=environment)
+            await until_told(node, signals)
 
     anyio.run(main, backend_options={"use_uvloop": _has_uvloop()})
     return 0
