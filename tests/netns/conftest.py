@@ -47,11 +47,12 @@ class Country:
         self.resolver = node
         return node
 
-    async def visor(self, nat=None, *, dht=True, **sections):
+    async def visor(self, nat=None, *, dht=True, dmsg=False, **sections):
         """Start a visor that tells nobody of TCP."""
         (node,) = self.world.prepare("visor", 1, seeds=[self.resolver] if dht else [], nat=nat)
         own = node.settings
         own["node"]["enable"] = [*own["node"].get("enable", ()), "transport_sudph"]
+        own["node"]["enable"] += ["dmsg_client"] * dmsg
         own["transport_stcpr"] = {"listen": ""}
         own["discovery_address"] = {"url": f"http://{self.resolver.address}:{HTTP}/ar"}
         own["transport_sudph"] = {
