@@ -7,26 +7,30 @@ counts after proof alone, so a stranger can neither use up somebody's rate nor f
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
-from skycore.contracts.registry import Beats
+from skycore.contracts.registry import Beats, RegistryWritten
 from skycore.contracts.runtime import Clock
 from skycore.contracts.status import Health
+from skycore.discovery.answers import Asked, Handler, Reply
+from skycore.discovery.callers import check
 from skycore.discovery.directory import Directory
 from skycore.errors import RequestRefusedError
 
-__all__ = ["CallerRates", "Uptimes", "brief", "judged", "started_at"]
+__all__ = ["CallerRates", "Uptimes", "brief", "judged", "once_loaded", "started_at"]
 
 SLOT_S: Final = 300
 SLOTS_A_DAY: Final = 288
 DAYS: Final = 7
 ONLINE_S: Final = 600
 """Two slots: seen in this one or the last."""
+OPEN: Final = ("/health", "/security/nonces/{key}")
+"""Routes that need no table."""
 FRESH_S: Final = 60.0
 """How old what is told of today may be."""
 ROWS_AT_ONCE: Final = 256
@@ -66,14 +70,17 @@ class CallerRates:
         if tokens < 1.0:
             raise RequestRefusedError(self._message, code=429, hint="send changes together")
 
-    def give_back(self, public: bytes) -> None:
-        """Do not count a request whose nonce was not the next one.
+    def settle(self, public: bytes, written: RegistryWritten) -> RegistryWritten:
+        """Return what became of a key's write, as `callers.check` does, and raises.
 
-        Whoever saw a signed request can send it again; that must not use up its signer's rate.
+        A request whose nonce was not the next one does not count: whoever saw a signed request can
+        send it again, and that must not use up its signer's rate.
         """
         found = self._buckets.get(public)
-        if found is not None:  # where it stands among those that are forgotten stays as it is
+        if written.error == "nonce" and found is not None:
+            # where it stands among those that are forgotten stays as it is
             self._buckets[public] = min(self._burst, found[0] + 1.0), found[1]
+        return check(written)
 
 
 class Uptimes:
@@ -192,3 +199,22 @@ def judged(directory: Directory, told: str, feed_trouble: str = "") -> tuple[Hea
     if feed_trouble:
         return Health.DEGRADED, f"{told}; the DHT is not told: {brief(feed_trouble)}"
     return Health.OK, told
+
+
+def once_loaded(
+    routes: Iterable[tuple[str, str, Handler]], directory: Directory
+) -> list[tuple[str, str, Handler]]:
+    """Return routes that answer 503 while the registry was never read: that is not an empty one.
+
+    Whoever compares would otherwise take a network for gone because a Redis is not up yet.
+    """
+
+    def guarded(handler: Handler) -> Handler:
+        async def answer(asked: Asked) -> Reply:
+            if not directory.is_loaded:
+                raise RequestRefusedError("what is listed is not read yet", code=503)
+            return await handler(asked)
+
+        return answer
+
+    return [(m, path, handler if path in OPEN else guarded(handler)) for m, path, handler in routes]

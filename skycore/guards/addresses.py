@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable
 
+from skycore.discovery.binds import Reach, reach_of
 from skycore.errors import ConfigError
 from skycore.model.addresses import Address, Contact, join_host_port, split_host_port
 from skycore.model.limits import ADDRESS_KIND_MAX, ENDPOINT_MAX, HELLO_ADDRESSES_MAX
@@ -187,9 +188,4 @@ def _is_host(host: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return reach_of(host) is Reach.HERE

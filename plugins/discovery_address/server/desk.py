@@ -29,9 +29,9 @@ from skycore.contracts.registry import RegistryWrite, RegistryWritten
 from skycore.contracts.runtime import Clock, NodeInfo
 from skycore.discovery.answers import Asked, Desk, ErrorShape, Handler, Reply, json_reply
 from skycore.discovery.binds import KINDS, ORDINARY
-from skycore.discovery.callers import Caller, Callers, check
+from skycore.discovery.callers import Caller, Callers
 from skycore.discovery.directory import Directory
-from skycore.discovery.serving import CallerRates, started_at
+from skycore.discovery.serving import CallerRates, once_loaded, started_at
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import AddressBind
 from skycore.model.keys import PubKey
@@ -68,7 +68,8 @@ class AddressDesk:
         )
         self._watchers: list[Resolved] = []
         self._lists: dict[str, tuple[int, bytes]] = {}
-        self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in self._routes()])
+        routes = once_loaded(self._routes(), directory)
+        self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in routes])
 
     def _routes(self) -> Iterable[tuple[str, str, Handler]]:
         return (
@@ -134,7 +135,7 @@ class AddressDesk:
         """Do what is said of a key and use its nonce up, in one round trip."""
         write = RegistryWrite(public, nonce=nonce, **said)
         (written,) = await self.directory.write((write,))
-        return check(written)
+        return self._rates.settle(public, written)
 
     # --- requests -------------------------------------------------------------------------------
 

@@ -30,9 +30,9 @@ from skycore.discovery.answers import (
     json_reply,
     read_json,
 )
-from skycore.discovery.callers import Caller, Callers, check
+from skycore.discovery.callers import Caller, Callers
 from skycore.discovery.directory import Directory
-from skycore.discovery.serving import CallerRates, Uptimes, started_at
+from skycore.discovery.serving import CallerRates, Uptimes, once_loaded, started_at
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import Key, Name
 from skycore.model.keys import PubKey
@@ -76,7 +76,8 @@ class ServiceDesk:
             settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
         )
         self._uptimes = Uptimes(directory, clock)
-        self.app = Desk(ErrorShape.CODE, [(m, p, self._counted(h)) for m, p, h in self._routes()])
+        routes = once_loaded(self._routes(), directory)
+        self.app = Desk(ErrorShape.CODE, [(m, p, self._counted(h)) for m, p, h in routes])
 
     def _routes(self) -> Iterable[tuple[str, str, Handler]]:
         return (
@@ -110,7 +111,7 @@ class ServiceDesk:
         """Do what a caller says of itself, and use its nonce up, in one round trip."""
         write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
         (written,) = await self.directory.write((write,))
-        return check(written)
+        return self._rates.settle(caller.public, written)
 
     # --- listing --------------------------------------------------------------------------------
 

@@ -37,9 +37,9 @@ from skycore.discovery.answers import (
     json_reply,
     takes_gzip,
 )
-from skycore.discovery.callers import Caller, Callers, check
+from skycore.discovery.callers import Caller, Callers
 from skycore.discovery.directory import Directory
-from skycore.discovery.serving import CallerRates, Uptimes, started_at
+from skycore.discovery.serving import CallerRates, Uptimes, once_loaded, started_at
 from skycore.errors import RequestRefusedError
 from skycore.model.keys import PubKey
 
@@ -84,7 +84,8 @@ class TransportDesk:
             settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
         )
         self._uptimes = Uptimes(directory, clock)
-        self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in self._routes()])
+        routes = once_loaded(self._routes(), directory)
+        self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in routes])
 
     def _routes(self) -> Iterable[tuple[str, str, Handler]]:
         return (
@@ -129,9 +130,7 @@ class TransportDesk:
         """Do what a caller says of itself, and use its nonce up, in one round trip."""
         write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
         (written,) = await self.directory.write((write,))
-        if written.error == "nonce":
-            self._rates.give_back(caller.public)
-        return check(written)
+        return self._rates.settle(caller.public, written)
 
     async def _seen(self, asked: Asked) -> None:
         """Count what is read; upstream's clients sign some of it, and count on their nonce."""

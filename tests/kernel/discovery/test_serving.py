@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from skycore.contracts.registry import Beats
+from skycore.contracts.registry import Beats, RegistryWritten
 from skycore.discovery.serving import CallerRates, Uptimes, started_at
 from skycore.errors import RequestRefusedError
 from skycore.testing.fakes import FakeClock
@@ -37,15 +37,18 @@ def test_a_caller_has_a_burst_and_then_a_rate():
 
 def test_what_is_given_back_does_not_count_and_is_no_gift():
     rates = CallerRates(30, 2, 100, FakeClock())
+    repeated = RegistryWritten(error="nonce")
     for _ in range(9):
         rates.take(ALICE)
-        rates.give_back(ALICE)
-    for _ in range(9):
-        rates.give_back(ALICE)
-        rates.give_back(BOB)
+        with pytest.raises(RequestRefusedError):
+            rates.settle(ALICE, repeated)
+    for key in (ALICE, BOB) * 9:
+        with pytest.raises(RequestRefusedError):
+            rates.settle(key, repeated)
     assert len(rates) == 1
-    rates.take(ALICE)
-    rates.take(ALICE)
+    for _ in range(2):
+        rates.take(ALICE)
+        assert rates.settle(ALICE, RegistryWritten(changed=True)).changed
     assert refuses(rates, ALICE)[0] == 429
 
 

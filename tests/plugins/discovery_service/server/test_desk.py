@@ -154,6 +154,15 @@ async def test_l21_a_replayed_request_is_refused(sd, alice):
     assert said(answer) == {"error": {"message": "SW-Nonce does not match", "code": 401}}
 
 
+async def test_l21_who_repeats_what_somebody_signed_uses_up_no_rate_of_his(sd, alice):
+    body = json.dumps(vpn(alice)).encode()
+    headers = await sd.headers(alice, "POST", "/api/services", body)
+    assert (await sd.send("POST", "/api/services", body, headers)).status == 200
+    for _ in range(100):
+        assert (await sd.send("POST", "/api/services", body, headers)).status == 401
+    assert (await sd.post(alice, vpn(alice))).status == 200
+
+
 async def test_l21_another_keys_service_cannot_be_deleted(sd, alice, bob):
     await sd.post(alice, vpn(alice))
     path = f"/api/services/{vpn(alice)['address']}?type=vpn"
