@@ -10,7 +10,9 @@ import pytest
 from skycore.contracts.status import Health
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import AddressBind
+from skycore.testing.dictregistry import DictRegistry
 from skycore.testing.fakes import identity
+from skycore.testing.seams import SimClock
 
 
 def said(answer):
@@ -247,3 +249,16 @@ async def test_status(ar, alice):
     assert told.health is Health.OK
     assert told.fields["binds"] == 1
     assert told.fields["requests"] == {"bound": 1}
+
+
+async def test_l6_what_was_never_read_is_not_told_as_empty(make, alice):
+    registry = DictRegistry(SimClock())
+    registry.is_down = True
+    async with make(registry) as ar:
+        for path in ("/entries", "/transports"):
+            path = path.format(key=alice.public.hex())
+            assert (await ar.get(path)).status == 503, path
+        assert (await ar.get("/health")).status == 200
+        registry.is_down = False
+        await anyio.sleep(60)
+        assert (await ar.get("/entries")).status in (200, 404)

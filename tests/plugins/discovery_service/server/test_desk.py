@@ -8,7 +8,9 @@ import anyio
 import pytest
 
 from skycore.contracts.status import Health
+from skycore.testing.dictregistry import DictRegistry
 from skycore.testing.fakes import identity
+from skycore.testing.seams import SimClock
 
 
 def said(answer):
@@ -280,3 +282,16 @@ async def test_status_and_rates(make, alice, bob):
         assert told.fields["services"] == 2
         assert told.fields["by_type"] == {"vpn": 2}
         assert told.fields["requests"]["refused_429"] == 1
+
+
+async def test_l6_what_was_never_read_is_not_told_as_empty(make, alice):
+    registry = DictRegistry(SimClock())
+    registry.is_down = True
+    async with make(registry) as sd:
+        for path in ("/api/services?type=vpn", "/api/services/{key}?type=vpn"):
+            path = path.format(key=alice.public.hex())
+            assert (await sd.get(path)).status == 503, path
+        assert (await sd.get("/health")).status == 200
+        registry.is_down = False
+        await anyio.sleep(60)
+        assert (await sd.get("/api/services?type=vpn")).status in (200, 404)

@@ -16,7 +16,9 @@ from skycore.contracts.status import Health
 from skycore.model.packets import transport_id
 from skycore.testing.contracts.http import HttpRoutesContract
 from skycore.testing.contracts.status import StatusSourceContract
+from skycore.testing.dictregistry import DictRegistry
 from skycore.testing.fakes import identity
+from skycore.testing.seams import SimClock
 
 FOREIGN = "03" + "ab" * 32
 
@@ -447,3 +449,16 @@ async def test_l25_a_list_is_packed_for_those_who_take_it_and_for_no_others(
     assert (answer.headers.get("content-encoding") == "gzip") == is_packed
     own = takes_gzip(accepted.encode()) if accepted else False
     assert own == is_packed, "the HTTP server says the same"
+
+
+async def test_l6_what_was_never_read_is_not_told_as_empty(make, people):
+    registry = DictRegistry(SimClock())
+    registry.is_down = True
+    async with make(registry) as tpd:
+        for path in ("/all-transports", "/all-transports/stats", "/v3/transports/edge:{key}"):
+            path = path.format(key=people[0].public.hex())
+            assert (await tpd.get(path)).status == 503, path
+        assert (await tpd.get("/health")).status == 200
+        registry.is_down = False
+        await anyio.sleep(60)
+        assert (await tpd.get("/all-transports")).status in (200, 404)
