@@ -23,6 +23,9 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     v: bytes | None
     subject: bytes | None = None
     """None: this node's own key. Another needs a delegation."""
+    doubted: bool = False
+    """It may not stand as it was published: whoever took it is asked again, though it is as it
+    was, and it is signed anew where somebody does not hold it any more."""
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):

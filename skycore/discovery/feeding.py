@@ -27,6 +27,7 @@ from skycore.contracts.runtime import Clock, Entropy, Identity
 from skycore.contracts.store import Items
 from skycore.discovery.backlog import Backlog
 from skycore.discovery.directory import Directory
+from skycore.discovery.doubts import Doubts
 from skycore.discovery.holding import Holding
 from skycore.discovery.published import PublishedSubjects, digest_of
 from skycore.errors import (
@@ -101,6 +102,7 @@ class Feeding:
         self._failures = 0
         self._refused: dict[bytes, str] = {}
         self._elsewhere: set[bytes] = set()
+        self._doubts = Doubts(outlet.clock)
         self._expected: dict[bytes, bytes] = {}
         self._different: list[bytes] = []
         self._holding = Holding(outlet.clock, name)
@@ -210,7 +212,7 @@ class Feeding:
             except NamespaceError as bad:
                 self._refuse(subject, str(bad))
                 continue
-            facts.append(Fact(self.salt, v, subject))
+            facts.append(Fact(self.salt, v, subject, self._doubts.take(subject)))
             size += len(v or b"")
         return facts
 
@@ -314,6 +316,7 @@ class Feeding:
         different = await self._compare()
         stray = [s for s in different if s not in self._backlog and s not in self._refused]
         self.counters["repaired"] += len(stray)
+        self._doubts.add(stray)
         self._want(stray)
         self.differences, self._different = len(different), different[:SHOWN_MAX]
         self._verified_at = self._outlet.clock.now()

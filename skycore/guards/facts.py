@@ -98,12 +98,13 @@ class Plan:
             or not mirrors <= record.mirrors
         ):
             return Step.SIGN
+        is_sure = record.is_confirmed and not self.fact.doubted
         if self.fact.v is None:  # no lease can ask whether what was read from disk is still so
-            return Step.NOTHING if record.is_confirmed else Step.SIGN
+            return Step.NOTHING if is_sure else Step.SIGN
         half_s = self.lifetime_s // 2
         if record.until > now_s + self.lifetime_s + CLOCK_SKEW_MAX_S:
             return Step.SIGN  # stamped while our clock ran ahead: nobody else has taken that
-        if not record.is_confirmed:
+        if not is_sure:
             return Step.LEASE
         if record.until - now_s > half_s:
             return Step.NOTHING

@@ -453,3 +453,31 @@ async def test_two_services_on_one_registry_and_one_store_do_not_quarrel(side):
         await anyio.sleep(130)
         assert await side.standing() == side.listed() == other.listed()
         assert (one.differences, two.differences) == (0, 0)
+
+
+async def test_l14_what_ends_at_another_service_is_not_gone_from_the_dht_for_long(side):
+    """Two services with an authority, each with its own registry: a visor left one of them."""
+    other = Side(side.clock, identity("other server", NETWORK))
+    other.own, other.peer, other.mirrors = side.own, side.peer, side.mirrors
+    async with side.feeding() as one, other.feeding():
+        await side.tell(listing("alice", 1, lifetime_s=30_000))
+        await other.tell(listing("alice", 1, lifetime_s=300))
+        await anyio.sleep(310)
+        assert await side.standing() == {}, "it took its own word back"
+        await anyio.sleep(70)
+        assert await side.standing() == side.listed()
+        await anyio.sleep(70)
+        assert one.differences == 0
+
+
+async def test_l14_two_services_that_list_something_else_sign_seldom(side):
+    other = Side(side.clock, identity("other server", NETWORK))
+    other.own, other.peer, other.mirrors = side.own, side.peer, side.mirrors
+    async with side.feeding() as one, other.feeding() as two:
+        await side.tell(listing("alice", 1, lifetime_s=30_000))
+        await other.tell(listing("alice", 2, lifetime_s=30_000))
+        await anyio.sleep(300)
+        sent = side.mirror.items_sent
+        await anyio.sleep(3_600)
+        assert side.mirror.items_sent - sent <= 2 * 12 + 2
+        assert one.differences + two.differences == 1, "and it shows"
