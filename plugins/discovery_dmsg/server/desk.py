@@ -214,7 +214,8 @@ class DmsgDesk:
         self.counters["written"] += 1
         if held is not None and held.is_live:
             return json_reply({"message": "wrote new entry iteration", "code": 200})
-        log.info("entry registered pk=%s server=%s", short(public), entry.server is not None)
+        level = logging.DEBUG if entry.server is None else logging.INFO  # clients are thousands
+        log.log(level, "entry registered pk=%s server=%s", short(public), entry.server is not None)
         return json_reply({"message": "wrote a new entry", "code": 200})
 
     async def _delete(self, asked: Asked) -> Reply:
@@ -227,7 +228,7 @@ class DmsgDesk:
         rules.check_after(held, entry)
         await self._put(rules.deletion(public, entry, self._settings))
         self.counters["deleted"] += 1
-        log.info("entry deleted pk=%s", short(public))
+        log.debug("entry deleted pk=%s", short(public))
         return json_reply({"message": "deleted entry", "code": 200})
 
     async def _put(self, write: RegistryWrite) -> None:

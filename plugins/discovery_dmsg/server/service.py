@@ -76,7 +76,7 @@ PATHS: Final[Mapping[str, Mapping[str, Any]]] = {
 class DmsgRoutes:
     """`contracts.http.HttpRoutes` of the service."""
 
-    name = "dmsg_discovery"
+    name = "dmsgd"
     paths: Mapping[str, Mapping[str, Any]] = PATHS
     options = RouteOptions(
         cors=True, etags=True, unlimited=("/health", "/security/nonces"), problem=problem_in(SHAPE)
@@ -122,7 +122,7 @@ async def open_desk(
                     lambda record: entries_of(identity.network, record),
                     clock,
                     entropy,
-                    name="dmsg discovery",
+                    name="dmsgd",
                 )
             )
         yield desk
@@ -131,9 +131,9 @@ async def open_desk(
 async def _feed(
     stack: AsyncExitStack, directory: Directory, bodies: Bodies, outlet: Outlet
 ) -> tuple[Feeding, ...]:
-    entries = open_feeding(directory, DMSG, bodies.entry, outlet, name="dmsg discovery")
+    entries = open_feeding(directory, DMSG, bodies.entry, outlet, name="dmsgd")
     servers = open_feeding(
-        ServersOnly(directory), DMSG_SERVER, bodies.server, outlet, name="dmsg servers"
+        ServersOnly(directory), DMSG_SERVER, bodies.server, outlet, name="dmsgd_servers"
     )
     return (
         await stack.enter_async_context(entries),
