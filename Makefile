@@ -30,7 +30,7 @@ lint: $(READY)  ## style, types and architecture
 	$(BIN)/lint-imports --no-cache
 
 demo: $(READY)  ## a two full nodes and three visors, real processes, real sockets
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m examples.demo $(DEMO_ARGS)
 
 demo-redis: $(READY)  ## a mirror without a DHT, one Redis, two full nodes on it, and a visor
 	$(BIN)/python -m examples.demo_redis

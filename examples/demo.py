@@ -1,5 +1,8 @@
 """`make demo`: two full nodes and three visors, as processes, over real sockets.
 
+`make demo DEMO_ARGS='--transport sudph'` does it all by UDP: nobody takes TCP connections, and the
+first full node is the address resolver at which all others are bound.
+
 The first snapshot of a recording of a whole network (a real one where it is at hand, else one of
 the same shape) is imported at the first visor, which mirrors it in the name of the network's
 authority; the other visors sync it from the full node, and are compared with it record for record.
@@ -11,6 +14,7 @@ changed. The last line is the figures; the exit code is 0 only if all held.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from skycore.model.recording import facts, read_recording
+from skycore.testing.deployment import part_fields
 from skycore.testing.processes import NodeProcess, NodeProcessError, node_processes
 from skycore.testing.recording import generate_recording, real_recording
 
@@ -47,7 +52,26 @@ def check(what: str, held: bool) -> None:
         raise DemoError(what)
 
 
-def found_network(authority: NodeProcess, mirror: NodeProcess) -> tuple[list[str], str]:
+TRANSPORTS: dict[str, Sequence[str]] = {
+    "stcpr": ("transport_stcpr.listen=127.0.0.1:0",),
+    "sudph": (
+        'node.enable=["transport_sudph"]',
+        "transport_stcpr.listen=",
+        "transport_sudph.listen=127.0.0.1:0",
+    ),
+}
+RESOLVER = (
+    'node.enable=["transport_sudph","http_server","registry_sqlite","discovery_address_server"]',
+    "http_server.listen=127.0.0.1:0",
+    "discovery_address_server.private_addresses=true",
+    "discovery_address_server.udp_listen=127.0.0.1:0",
+)
+"""What the first full node is besides, so that visors can be found and punch by UDP."""
+
+
+def found_network(
+    authority: NodeProcess, mirror: NodeProcess, transport: str
+) -> tuple[list[str], str]:
     """Found a network; return the settings that all its nodes need, and the mirror's own."""
     founded = authority.run("network", "new", "demo")
     salts = [w for salt in SALTS for w in ("--salt", salt)]
@@ -55,8 +79,15 @@ def found_network(authority: NodeProcess, mirror: NodeProcess) -> tuple[list[str
     return [
         f"network.name={json.dumps(founded['name'])}",
         f"network.authority={json.dumps(founded['authority'])}",
-        "transport_stcpr.listen=127.0.0.1:0",
+        *TRANSPORTS[transport],
     ], f"publisher.delegations={json.dumps(list(tokens.values()))}"
+
+
+def resolver_settings(full: NodeProcess) -> list[str]:
+    """Return what makes a visor bind at a full node's resolver."""
+    at = part_fields(full, "address_resolver")["udp"]
+    url = part_fields(full, "http")["url"]
+    return [f"transport_sudph.resolver={at}", f"discovery_address.url={url}/ar"]
 
 
 def start(
@@ -67,11 +98,13 @@ def start(
     The first mirrors, the third watches from the start.
     """
     trusted = json.dumps([visors[1].key()])
-    full.start(*settings, f"access_whitelist.whitelist={trusted}", profile="fullnode")
+    resolves = RESOLVER if "transport_stcpr.listen=" in settings else ()
+    full.start(*settings, *resolves, f"access_whitelist.whitelist={trusted}", profile="fullnode")
     bootstrap = f"dht_kademlia.bootstrap={json.dumps([full.contact])}"
+    known = [bootstrap, *(resolver_settings(full) if resolves else ())]
     watch = f"dht_kademlia.watch_salts={json.dumps(SALTS)}"
     for visor, own in zip(visors, ([delegations], [], [watch]), strict=True):
-        visor.start(*settings, bootstrap, *own)
+        visor.start(*settings, *known, *own)
 
 
 def records(node: NodeProcess) -> Rows:
@@ -98,6 +131,19 @@ def compare(full: NodeProcess, others: Sequence[NodeProcess], count: int) -> Non
     for node in others:
         same = compared(records(node)) == compared(expected)
         check(f"{node.name} has the same, record for record", same)
+
+
+def links(transport: str, full: NodeProcess, visors: Sequence[NodeProcess]) -> None:
+    """Check what the nodes speak over; by UDP, let one visor find another by its key alone."""
+    if transport == "sudph":
+        sessions = part_fields(full, "address_resolver")["udp_sessions"]
+        check(f"{sessions} visors are bound at the resolver", sessions == len(visors))
+        refusal = visors[1].refused("visor", "tp-rpc", visors[2].key(), "Overview")
+        found = "not authorised" in refusal
+        check(f"{visors[1].name} reached {visors[2].name} knowing its key alone", found)
+    rows = [row for node in (full, *visors) for row in node.run("tp", "ls")]
+    kinds = {row["type"] for row in rows}
+    check(f"all {len(rows)} ends of links are {transport}", kinds == {transport})
 
 
 def call(full: NodeProcess, trusted: NodeProcess, stranger: NodeProcess) -> None:
@@ -169,14 +215,16 @@ def follow(recording: Path, at: int, mirror: NodeProcess, nodes: Sequence[NodePr
     return slowest_s
 
 
-def demo(folder: Path, recording: Path) -> str:
+def demo(folder: Path, recording: Path, transport: str) -> str:
     """Run it all; return the figures. Raises `DemoError` for what does not hold."""
     names = ("authority", "full node", "full node 2", "visor 1", "visor 2", "visor 3")
     with node_processes(folder, *names) as (authority, full, second, one, two, three):
         began = time.monotonic()
-        settings, delegations = found_network(authority, one)
+        settings, delegations = found_network(authority, one, transport)
         start(settings, delegations, full, (one, two, three))
         say(f"a full node and three visors are up ({time.monotonic() - began:.1f} s)")
+
+        links(transport, full, (one, two, three))
 
         at = time.monotonic()
         imported = one.run("visor", "dht", "import", str(recording), "--at", "0")
@@ -203,14 +251,18 @@ def demo(folder: Path, recording: Path) -> str:
         say(f"visor 2, which watched by command, was told of {len(heard)} changes")
         total = time.monotonic() - began
         return (
-            f"demo: {count} records; import {count / import_s:.0f}/s, sync {count / sync_s:.0f}/s "
-            f"(each with the start of its command); second sync {again} bytes; second full node "
+            f"demo over {transport}: {count} records; import {count / import_s:.0f}/s, "
+            f"sync {count / sync_s:.0f}/s (each with the start of its command); "
+            f"second sync {again} bytes; second full node "
             f"{join_s:.1f} s; {len(lags)} snapshots followed by all, at most "
             f"{max(lags, default=0.0):.2f} s behind the mirror; {total:.1f} s in all"
         )
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="A network of processes, and what it can do.")
+    parser.add_argument("--transport", choices=sorted(TRANSPORTS), default="stcpr")
+    transport = parser.parse_args().transport
     with tempfile.TemporaryDirectory(prefix="skynode-demo-") as name:
         folder = Path(name)
         recording = real_recording(REPOSITORY)
@@ -218,7 +270,7 @@ def main() -> int:
             recording = folder / "generated.json"
             recording.write_bytes(generate_recording(seed=1))
         try:
-            figures = demo(folder, recording)
+            figures = demo(folder, recording, transport)
         except (DemoError, NodeProcessError, subprocess.TimeoutExpired) as bad:
             print(f"demo failed: {bad}", file=sys.stderr)
             return 1

@@ -15,7 +15,7 @@ class KademliaSettings(PluginSettings):
     full_node: bool = False
     """Keep every item of the network instead of those near this node's id."""
     bootstrap: tuple[str, ...] = ()
-    """Nodes to start from, each as PK@host:port."""
+    """Nodes to start from, each as PK@host:port, or PK@sudph://host:port by another type."""
     bootstrap_retry_s: float = Field(30.0, gt=0)
     """How often the bootstrap nodes are tried while nobody answers, in seconds."""
     bootstrap_interval_s: float = Field(300.0, gt=0)

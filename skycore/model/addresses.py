@@ -40,9 +40,15 @@ def join_host_port(host: str, port: int) -> str:
 
 
 def parse_contact(suite: KeySuite, text: str, kind: str = "stcpr") -> Contact:
-    """Read `PK@host:port`, as bootstrap lists have it. Raises `ConfigError`, `InvalidKeyError`."""
+    """Read `PK@host:port`, as bootstrap lists have it, or `PK@sudph://host:port`.
+
+    `kind` is the transport type where none is named. Raises `ConfigError`, `InvalidKeyError`.
+    """
     key, at, endpoint = text.partition("@")
     if not at:
         raise ConfigError(f"{text!r} is no contact", hint="write PK@host:port")
+    named, sign, rest = endpoint.partition("://")
+    if sign:
+        kind, endpoint = named, rest
     split_host_port(endpoint)
     return Contact(PubKey(parse_public(suite, key)), (Address(kind, endpoint),))

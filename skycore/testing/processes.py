@@ -122,15 +122,21 @@ class NodeProcess:
         raise NodeProcessError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
 
     @property
+    def listening(self) -> list[str]:
+        """Where it takes links, `stcpr://host:port` each."""
+        return list(self.run("visor", "info")["overview"]["listening"])
+
+    @property
     def port(self) -> int:
         """The TCP port on which it takes links."""
-        listening = self.run("visor", "info")["overview"]["listening"]
-        return int(listening[0].rpartition(":")[2])
+        return int(self.listening[0].rpartition(":")[2])
 
     @property
     def contact(self) -> str:
-        """PK@127.0.0.1:port, as bootstrap lists have it."""
-        return f"{self.key()}@127.0.0.1:{self.port}"
+        """PK@127.0.0.1:port, as bootstrap lists have it; with the type where it is not stcpr."""
+        kind, _, endpoint = self.listening[0].partition("://")
+        scheme = "" if kind == "stcpr" else f"{kind}://"
+        return f"{self.key()}@{scheme}127.0.0.1:{endpoint.rpartition(':')[2]}"
 
     def stop(self) -> int:
         """Tell it to stop, as an operator would; return its exit code."""
