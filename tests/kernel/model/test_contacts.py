@@ -7,8 +7,9 @@ import pytest
 from skycore.errors import ConfigError, InvalidKeyError
 from skycore.model.addresses import Address, parse_contact
 from skycore.model.keys import ED25519
+from skycore.testing.fakes import identity
 
-KEY = "ab" * 32
+KEY = identity("alice").public.hex()
 
 
 @pytest.mark.parametrize(
