@@ -18,6 +18,7 @@ BENCHES = (
     "reconcile",
     "dht",
     "dmsg",
+    "sudph",
     "redis",
     "registry",
     "registrations",

@@ -134,8 +134,8 @@ class Host:
         return subprocess.Popen(command, text=True, **options)  # type: ignore[call-overload,no-any-return]
 
     def lose(self, percent: float) -> None:
-        """Lose a share of the UDP datagrams in each direction; 0 mends it."""
-        rule = f"meta l4proto udp numgen random mod 1000 < {round(percent * 10)} drop"
+        """Lose a share of the packets in each direction; 0 mends it."""
+        rule = f"numgen random mod 1000 < {round(percent * 10)} drop"
         self._rules("lose", rule if percent else "")
 
     def swallow(self, mtu: int) -> None:
