@@ -16,7 +16,16 @@ import anyio
 from anyio.abc import TaskGroup
 
 from relay_dmsg.client.finding import Finder
-from relay_dmsg.core.messages import VERSION, Attach, Attached, Code, Message, Pulse, Refused
+from relay_dmsg.core.messages import (
+    VERSION,
+    Answer,
+    Attach,
+    Attached,
+    Code,
+    Message,
+    Pulse,
+    Refused,
+)
 from relay_dmsg.core.servers import Server, Servers
 from relay_dmsg.framing import read_message, send_message
 from relay_dmsg.numbers import KIND, TO_SERVER
@@ -210,7 +219,7 @@ class Keeper:
     async def _attach(self, stream: Stream) -> Attached:
         await send_message(stream, Attach(VERSION, "visor"))
         answer: Message = await read_message(stream)
-        if isinstance(answer, Refused):
+        if isinstance(answer, Refused | Answer):
             raise DialError(_said(answer))
         if not isinstance(answer, Attached):
             raise RemoteProtocolError("the server's answer to an attachment is none")
@@ -280,7 +289,7 @@ class Keeper:
         self._changed.set()
 
 
-def _said(refused: Refused) -> str:
+def _said(refused: Refused | Answer) -> str:
     try:
         name = Code(refused.code).name
     except ValueError:

@@ -39,7 +39,7 @@ from skycore.contracts.runtime import Clock, Identity
 from skycore.contracts.streams import Stream, StreamListener, Streams
 from skycore.contracts.transport import Transports
 from skycore.errors import DecodeError, RemoteProtocolError, SkycoreError, StreamError
-from skycore.model.keys import short
+from skycore.model.keys import PubKey, short
 from skycore.model.limits import DMSG_REASON_MAX
 
 __all__ = ["Relay"]
@@ -113,8 +113,7 @@ class Relay:
     async def _take(self, stream: Stream) -> None:
         with ExitStack() as held:
             try:
-                if not self.requests.enter(held, stream.remote):
-                    raise _NoError(Code.LIMIT, "too many requests of this key are under way")
+                self._enter(held, stream.remote)
                 await self._serve(stream, held)
             except _NoError as no:
                 held.close()
@@ -130,6 +129,19 @@ class Relay:
                 with anyio.CancelScope(shield=True):
                     await stream.aclose()
 
+    def _enter(self, held: ExitStack, key: PubKey) -> None:
+        """Take a place for a request. Raises `_NoError`."""
+        if self.requests.of(key) >= self._settings.requests_max:
+            raise _NoError(Code.LIMIT, "too many requests of this key are under way")
+        if not self.requests.enter(held, key):
+            raise _NoError(Code.BUSY, "too many requests are under way")
+
+    def _count_dial(self, key: PubKey) -> None:
+        """Raises `_NoError` for a key that asks too often."""
+        now = self._clock.now()
+        if not self._dials.of(key, now).try_take(now):
+            raise _NoError(Code.LIMIT, "too many requests of this key in a minute")
+
     async def _serve(self, stream: Stream, held: ExitStack) -> None:
         message: Message | None = None
         with anyio.move_on_after(self._settings.request_timeout_s):
@@ -138,6 +150,7 @@ class Relay:
             await self._forward(stream, message, held)
         elif isinstance(message, Attach):
             held.close()
+            self._count_dial(stream.remote)
             await self._attach(stream, message)
         elif message is None:
             raise _NoError(Code.BAD_REQUEST, "no request came in time")
@@ -178,7 +191,7 @@ class Relay:
         session = Session(key, group, stream, self._clock.now())
         old = self.sessions.add(session)
         self.counters["attached"] += 1
-        log.info("session up pk=%s sessions=%d", short(key), len(self.sessions))
+        log.debug("session up pk=%s sessions=%d", short(key), len(self.sessions))
         if old is not None:
             self._tasks.start_soon(self._replace, old)
         try:
@@ -187,7 +200,7 @@ class Relay:
             await self._hold(stream)
         finally:
             if self.sessions.remove(session):
-                log.info("session down pk=%s sessions=%d", short(key), len(self.sessions))
+                log.debug("session down pk=%s sessions=%d", short(key), len(self.sessions))
 
     async def _hold(self, stream: Stream) -> None:
         """Read until the client lets go. What it says besides pulses is counted, nothing more."""
@@ -237,9 +250,7 @@ class Relay:
 
     def _check(self, stream: Stream, dial: Dial) -> Request:
         """Return what is wished. Raises `_NoError`, `DecodeError`."""
-        now = self._clock.now()
-        if not self._dials.of(stream.remote, now).try_take(now):
-            raise _NoError(Code.LIMIT, "too many dials in a minute")
+        self._count_dial(stream.remote)
         judged = judge(self._network, dial, self._clock.wall_ns(), src=stream.remote)
         if judged.code != Code.ACCEPTED:
             raise _NoError(judged.code, judged.reason)

@@ -12,7 +12,9 @@ from relay_dmsg.core.dials import make_answer, make_dial
 from relay_dmsg.core.messages import Answer, Attached, Code, Pulse, Refused, encode
 from relay_dmsg.framing import read_message, send_message
 from relay_dmsg.numbers import KIND, TO_SERVER
+from relay_dmsg.server.service import open_status
 from relay_dmsg.server.telling import told_address
+from relay_dmsg.settings import DmsgServerSettings
 from skycore.errors import StreamError
 from skycore.model.addresses import Address
 from skycore.model.entries import AddressBind
@@ -257,6 +259,24 @@ async def test_2482_requests_under_way_are_bounded(bench, bob):
     assert (await bench.dial("alice", "bob"))[1].code == Code.ACCEPTED
     await anyio.sleep(10)
     assert not bob.relay.requests.taken
+
+
+async def test_attachments_count_as_dials_do(bench):
+    """A key that attaches again and again wears itself out, nobody else."""
+    relay = await bench.server(dials_per_minute=40)
+    answers = [(await bench.attach("mallory")).answer for _ in range(20)]
+    codes = [getattr(a, "code", 0) for a in answers]
+    assert codes[:10] == [0] * 10 and codes[10:] == [Code.LIMIT] * 10
+    assert isinstance((await bench.attach("bob")).answer, Attached)
+    assert len(relay.sessions) == 2
+
+
+async def test_what_a_status_says(bench, bob):
+    async with open_status(bob.relay, DmsgServerSettings()) as source:
+        await bench.dial("alice", "bob")
+        said = await source.status()
+    assert said.fields["sessions"] == 1 and said.fields["streams"] == 1
+    assert said.fields["address"] == "10.0.0.1:7777"
 
 
 async def test_2294_an_idle_stream_is_reaped(bench, bob):
