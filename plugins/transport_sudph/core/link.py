@@ -99,9 +99,8 @@ class QuicLink(QuicConnection):
         )
         self._silences = 0
         self._unacked = 0
-        first = min(FIRST_WINDOW, self.window_bytes)
-        self._local_max_stream_data_bidi_local = first
-        self._local_max_stream_data_bidi_remote = first
+        self._local_max_stream_data_bidi_local = min(FIRST_WINDOW, self.window_bytes)
+        self._local_max_stream_data_bidi_remote = min(FIRST_WINDOW, self.window_bytes)
         for limit, value in (
             (self._local_max_streams_bidi, 0 if self._is_client else 1),
             (self._local_max_streams_uni, 0),
@@ -124,8 +123,8 @@ class QuicLink(QuicConnection):
     @property
     def loss(self) -> float:
         """Share of the packets sent that were lost; retransmissions and acknowledgements count."""
-        lost = self._loss.lost_packets - self._loss.spurious_losses
-        return max(0.0, lost / self._packet_number) if self._packet_number else 0.0
+        lost = max(0, self._loss.lost_packets - self._loss.spurious_losses)
+        return lost / max(1, self._packet_number)
 
     def receive(self, data: bytes, sender: Endpoint, now: float) -> bool:
         """Take a datagram. False where nothing in it was the peer's, or nothing was new."""
@@ -300,10 +299,7 @@ class QuicLink(QuicConnection):
         self._over(reason)
 
     def keep_alive(self, now: float) -> None:
-        """Send something that wants an answer.
-
-        It counts as sent also where the window is full, or the next one would be due at once.
-        """
+        """Send something that wants an answer; where there is no room it counts as sent, too."""
         self.sent_at = now
         if not self._ping_pending:
             self.send_ping(0)
