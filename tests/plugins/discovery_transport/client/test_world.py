@@ -25,21 +25,9 @@ def durable(monkeypatch, tmp_path):
     monkeypatch.setattr(SimFiles, "path", path)
 
 
-async def count_registrations(deployment, for_s, **client):
-    """Return how many registrations are sent in a time, once things have settled."""
-    async with World(seed=1) as world:
-        net = await deployment(world).start(**client)
-        await anyio.sleep(100)
-        before = net.registrations
-        missing = []
-        await net.watch(for_s, missing)
-        assert missing == []
-        return net.registrations - before
-
-
 async def test_c38_l12_registration_rests_and_nothing_vanishes_over_three_lifetimes(deployment):
     async with World(seed=1) as world:
-        net = await deployment(world).start()
+        net = await deployment(world).start(visors=3)
         await net.settled()
         assert all(len(net.carriers(v).own.entries) == 2 for v in net.visors), "both edges list"
         began = anyio.current_time()
@@ -49,7 +37,7 @@ async def test_c38_l12_registration_rests_and_nothing_vanishes_over_three_lifeti
         assert missing == []
         assert net.registrations == before, "none at all while the DHT carries"
         checks = sum(net.carriers(v).registrar.checks for v in net.visors) - checks
-        assert checks <= 4 * 2, "the service is asked every eight minutes"
+        assert checks <= 3 * 2, "the service is asked every eight minutes"
         beats = await net.server.get(TransportDesk).directory.beats("2027-01-15")
         passed = anyio.current_time() - began
         for visor in net.visors:
@@ -58,15 +46,19 @@ async def test_c38_l12_registration_rests_and_nothing_vanishes_over_three_lifeti
 
 
 async def test_l12_how_many_requests_that_saves(deployment):
-    """At least 80 % even if every check counts as a registration."""
-    without = await count_registrations(deployment, 3 * TTL_S, hand_over=False)
-    assert without >= 4 * 9
-    assert await count_registrations(deployment, 3 * TTL_S) == 0
+    """At least 80 % even if every check counts as a registration: see the test before."""
+    async with World(seed=1) as world:
+        net = await deployment(world).start(visors=2, hand_over=False)
+        await anyio.sleep(100)
+        before, missing = net.registrations, []
+        await net.watch(2 * TTL_S, missing)
+        assert missing == []
+        assert net.registrations - before >= 2 * 6
 
 
 async def test_l12_full_nodes_die_and_http_takes_over_before_anything_ends(deployment):
     async with World(seed=2) as world:
-        net = await deployment(world).start()
+        net = await deployment(world).start(visors=2)
         await net.settled()
         missing = []
         async with anyio.create_task_group() as tasks:
@@ -91,7 +83,7 @@ async def test_l12_full_nodes_die_and_http_takes_over_before_anything_ends(deplo
 
 async def test_l12_the_service_restarts_and_nothing_is_missing(durable, deployment):
     async with World(seed=3) as world:
-        net = await deployment(world).start()
+        net = await deployment(world).start(visors=2)
         await net.settled()
         before, missing = net.registrations, []
         async with anyio.create_task_group() as tasks:
@@ -108,7 +100,7 @@ async def test_l12_the_service_restarts_and_nothing_is_missing(durable, deployme
 
 async def test_l12_a_service_that_lost_everything_is_whole_again_from_the_dht(deployment):
     async with World(seed=4) as world:
-        net = await deployment(world).start()
+        net = await deployment(world).start(visors=2)
         await net.settled()
         await world.restart(net.server)  # its registry was in memory
         assert net.missing()
@@ -116,12 +108,14 @@ async def test_l12_a_service_that_lost_everything_is_whole_again_from_the_dht(de
         assert took_s <= 30
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 8))]
+)
 async def test_l12_links_are_cut_and_mended_at_random(seed, durable, deployment):
     """Between visors and service, visors and full nodes, service and full nodes."""
     dice = random.Random(seed)
     async with World(seed=seed) as world:
-        net = await deployment(world).start()
+        net = await deployment(world).start(visors=3)
         await net.settled()
         missing = []
         async with anyio.create_task_group() as tasks:
@@ -140,7 +134,7 @@ async def test_l12_links_are_cut_and_mended_at_random(seed, durable, deployment)
 async def test_l12_a_service_that_does_not_take_from_the_dht_is_always_told(deployment):
     """It would list what it was told last until that ends, and then nothing."""
     async with World(seed=5, settings={"discovery_transport_server": {"take": False}}) as world:
-        net = await deployment(world).start()
+        net = await deployment(world).start(visors=2)
         await anyio.sleep(60)
         missing = []
         await net.watch(2 * TTL_S, missing)
@@ -187,11 +181,11 @@ async def test_l25_a_burst_of_transports_is_few_requests(deployment):
         await net.settled()
         hub = net.visors[0]
         before = net.carriers(hub).registrar.registrations
-        others = await world.spawn("visor", 30)
+        others = await world.spawn("visor", 10)
         began = anyio.current_time()
         for other in others:
             await net.link(hub, other)
-            await anyio.sleep(0.3)
+            await anyio.sleep(0.9)
         await world.until(lambda: not net.missing(), limit_s=60)
         sent = net.carriers(hub).registrar.registrations - before
         assert sent <= 1 + (anyio.current_time() - began) / 5
