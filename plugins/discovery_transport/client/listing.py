@@ -7,6 +7,7 @@ shown only to whoever asks for it by name, and says what it is.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
@@ -28,6 +29,8 @@ __all__ = ["AllParams", "AllTransports", "ListingMethods", "Row"]
 LAG_S_MAX: Final = 120.0
 """A full node that heard nobody for so long does not know any more that it has everything."""
 LOAD_S: Final = 30.0
+HEX: Final = re.compile("(?:[0-9a-f]{2}){32,}")
+"""A key, of whatever suite."""
 Found = Mapping[uuid.UUID, Seen]
 
 
@@ -216,6 +219,12 @@ class _Wanted:
 
     def __init__(self, params: AllParams) -> None:
         self.edge = params.edge.strip().lower()
+        if self.edge and HEX.fullmatch(self.edge) is None:
+            raise RpcError(
+                f"{params.edge[:64]!r} is no public key",
+                code=-32602,
+                hint="a key is 64 or 66 hexadecimal digits",
+            )
         try:
             self.id = uuid.UUID(params.id) if params.id else None
         except ValueError:

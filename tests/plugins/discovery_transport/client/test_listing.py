@@ -219,3 +219,10 @@ async def test_l18_a_full_node_that_finds_no_other_does_not_say_that_it_has_all(
         await anyio.sleep(1)  # the index reads what has come
         answer = await net.call(late, "tp.all", source="dht")
         assert answer["complete"] and answer["total"] >= 2
+
+
+async def test_a_mistyped_key_is_no_key_without_transports(deployment):
+    async with World(seed=18) as world:
+        net = await deployment(world).start(visors=2)
+        with pytest.raises(RpcError, match="'a1b2' is no public key"):
+            await net.call(net.visors[0], "tp.all", edge="a1b2")
