@@ -25,8 +25,9 @@ class SudphSettings(PluginSettings):
     """host:port list to tell others; empty tells what a resolver sees, or the port."""
     resolver: str = ""
     """address:port of an address resolver's UDP side; empty dials known addresses only."""
-    dial_timeout_s: float = Field(default=8.0, gt=0)
-    """How long a dial may take, punching included."""
+    dial_timeout_s: float = Field(default=4.5, gt=0)
+    """How long a dial may take, punching included: below the 5 s that the transport manager gives
+    to what is known, so that it hears why none was made."""
     keepalive_s: float = Field(default=15.0, ge=0.5, le=20.0)
     """Longest silence of ours on a connection: NATs forget who is silent, many after 30 s."""
     idle_s: float = Field(default=SUDPH_IDLE_MAX_S, ge=1.5, le=300.0)

@@ -58,7 +58,6 @@ class Country:
         own["transport_sudph"] = {
             "listen": f"{node.address}:{PEERS}",
             "resolver": f"{self.resolver.address}:{UDP}",
-            "dial_timeout_s": 4.5,
         }
         for name, values in sections.items():
             own[name] = {**own.get(name, {}), **values}

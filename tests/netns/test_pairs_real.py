@@ -64,7 +64,6 @@ class Town:
             "transport_stcpr.listen=",
             f"transport_sudph.listen=0.0.0.0:{PEERS}",
             f"transport_sudph.resolver={at}:{UDP}",
-            "transport_sudph.dial_timeout_s=4.5",
             f"discovery_address.url=http://{at}:{HTTP}/ar",
         ]
         with ThreadPoolExecutor(2) as pool:
