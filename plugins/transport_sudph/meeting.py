@@ -103,44 +103,68 @@ class Meeting:
         identity: Identity,
         clock: Clock,
         entropy: Entropy,
-        resolver: Endpoint | None,
         local: Sequence[Where] = (),
     ) -> None:
         self._endpoint = endpoint
+        self._identity = identity
         self._clock = clock
         self._entropy = entropy
-        self._near = resolver is not None and _is_loopback(resolver[0])
-        self._puncher = Puncher(near=self._near)
+        self._local = local
+        self._near = False
+        self._puncher = Puncher(near=False)
         self._races: dict[bytes, _Race] = {}
         self._poked = anyio.Event()
-        self.binding = (
-            Binding(identity, resolver, local, entropy.bytes) if resolver is not None else None
-        )
+        self.binding: Binding | None = None
+        """None while no resolver is known."""
+        self.unbound_at = clock.now()
+        """Since when this node is not bound, where it is not."""
+        self.news = anyio.Event()
+        """Set, and another one put in its place, when the resolver sees this node elsewhere."""
         endpoint.control = self._take
+
+    def use(self, resolver: Endpoint) -> None:
+        """Bind at a resolver from now on, and at no other one."""
+        if self.binding is not None and self.binding.resolver == resolver:
+            return
+        self.leave()
+        self._near = _is_loopback(resolver[0])
+        self._puncher = Puncher(near=self._near)
+        self.binding = Binding(self._identity, resolver, self._local, self._entropy.bytes)
+        self._poked.set()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a resolver can be asked for keys."""
+        return self.binding is not None and self.binding.session is not None
 
     # --- the binding -----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Hold the binding, for ever."""
-        binding = self.binding
-        if binding is None:
-            return
         while True:
-            was = binding.session
-            self._send(binding.tick(self._clock.now()))
+            binding = self.binding
+            was = (binding.session is None, binding.seen) if binding else (True, None)
+            if binding is not None:
+                self._send(binding.tick(self._clock.now()))
             self._poked = anyio.Event()
-            with anyio.move_on_after(binding.next_at - self._clock.now()):
+            with anyio.move_on_after(binding.next_at - self._clock.now() if binding else None):
                 await self._poked.wait()
-            self._tell(was)
+            if binding is not None and binding is self.binding:
+                self._tell(binding, *was)
 
-    def _tell(self, was: bytes | None) -> None:
-        binding = self.binding
-        if binding is None or (binding.session is None) == (was is None):
+    def _tell(self, binding: Binding, was_unbound: bool, was_seen: Endpoint | None) -> None:
+        if (binding.session is None, binding.seen) == (was_unbound, was_seen):
             return
+        host, port = binding.resolver
         if binding.session is None:
-            log.warning("sudph is not bound any more resolver=%s", binding.resolver[0])
+            self.unbound_at = self._clock.now()
+            log.warning("sudph is not bound any more resolver=%s:%d", host, port)
         else:
-            log.info("sudph bound resolver=%s seen=%s", binding.resolver[0], binding.seen)
+            log.info(
+                "sudph bound resolver=%s:%d seen=%s:%d", host, port, *(binding.seen or ("", 0))
+            )
+        self.news.set()
+        self.news = anyio.Event()
 
     def leave(self) -> None:
         """Tell the resolver that this node goes."""

@@ -9,10 +9,11 @@ from skycore import hookimpl
 
 if TYPE_CHECKING:
     from skycore.contracts.settings import PluginSettings
+    from skycore.contracts.status import StatusSource
     from skycore.contracts.transport import TransportType
     from skycore.hookspecs import Factory
 
-__all__ = ["skycore_settings", "skycore_transports"]
+__all__ = ["skycore_settings", "skycore_status", "skycore_transports"]
 
 
 @hookimpl
@@ -29,3 +30,11 @@ def skycore_transports() -> Iterable[Factory[TransportType]]:
     from transport_sudph.service import open_sudph
 
     return [open_sudph]
+
+
+@hookimpl
+def skycore_status() -> Iterable[Factory[StatusSource]]:
+    """Return what SUDPH says of itself."""
+    from transport_sudph.status import open_status
+
+    return [open_status]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import ByteStream
 
-from skycore.contracts.runtime import Clock, DatagramSocket, Endpoint, Entropy, Identity, Network
+from skycore import Live
+from skycore.contracts.runtime import (
+    Clock,
+    DatagramSocket,
+    Endpoint,
+    Entropy,
+    Identity,
+    Lifecycle,
+    Network,
+)
+from skycore.contracts.services import AddressResolver, OwnAddress
 from skycore.contracts.transport import Listener, TransportType
 from skycore.errors import ConfigError, DialError
 from skycore.model.addresses import Address, join_host_port, split_host_port
@@ -17,13 +26,17 @@ from skycore.model.keys import PubKey
 from skycore.model.sudph import Where, where
 from transport_sudph.core.punching import is_target
 from transport_sudph.endpoint import UdpEndpoint
+from transport_sudph.finding import KIND, ResolverFinder, literal, tell_own
 from transport_sudph.meeting import Meeting
 from transport_sudph.settings import SudphSettings
 
 __all__ = ["KIND", "Sudph", "open_sudph"]
 
-KIND = "sudph"
+NO_RESOLVERS: Live[AddressResolver] = Live(())
+NO_OWNS: Live[OwnAddress] = Live(())
 EVERYWHERE = frozenset(("", "0.0.0.0", "::"))
+NAME_S = 2.0
+"""How long the look-up of a name in an address may take."""
 
 
 class _UdpSide:
@@ -47,10 +60,24 @@ class Sudph:
 
     name = KIND
 
-    def __init__(self, settings: SudphSettings, endpoint: UdpEndpoint, meeting: Meeting) -> None:
+    def __init__(
+        self,
+        settings: SudphSettings,
+        endpoint: UdpEndpoint,
+        meeting: Meeting,
+        finder: ResolverFinder,
+        network: Network,
+    ) -> None:
         self._settings = settings
+        self._network = network
         self.endpoint = endpoint
         self.meeting = meeting
+        self.finder = finder
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a key can be dialled without an address: a resolver knows where it is."""
+        return self.meeting.is_bound
 
     def told(self) -> tuple[Address, ...]:
         """Return where this node says that it takes connections."""
@@ -69,15 +96,29 @@ class Sudph:
 
         Raises `DialError` with what was tried.
         """
-        known, bad = [], []
+        known: list[Endpoint] = []
+        bad = []
         for address in addresses:
             try:
-                known.append(_endpoint(address.endpoint))
+                known += await self._endpoints(address.endpoint)
             except DialError as error:
                 bad.append(str(error))
         if bad and not known:
             raise DialError("; ".join(bad))
         return await self.meeting.dial(remote, known, limit_s=self._settings.dial_timeout_s)
+
+    async def _endpoints(self, text: str) -> Sequence[Endpoint]:
+        try:
+            host, port = split_host_port(text)
+        except ConfigError as bad:
+            raise DialError(str(bad)) from bad
+        hosts: Sequence[str] = ()
+        with anyio.move_on_after(NAME_S):
+            hosts = await self._network.resolve("127.0.0.1" if host == "localhost" else host)
+        found = [(one, port) for one in hosts if is_target((one, port), near=True)]
+        if not found:
+            raise DialError(f"{text!r} is no address that can be dialled")
+        return found
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[Listener]:
@@ -89,17 +130,6 @@ class Sudph:
             self.endpoint.stop_accepting()
 
 
-def _endpoint(text: str) -> Endpoint:
-    try:
-        host, port = split_host_port(text)
-    except ConfigError as bad:
-        raise DialError(str(bad)) from bad
-    to = ("127.0.0.1" if host == "localhost" else host), port
-    if not is_target(to, near=True):  # a name would need a resolver, and so a wait
-        raise DialError(f"{text!r} is no address that can be dialled")
-    return to
-
-
 def _local(socket: DatagramSocket) -> tuple[Where, ...]:
     """Return where neighbours in the same network reach the socket, if it says so."""
     if socket.host in EVERYWHERE:
@@ -109,21 +139,35 @@ def _local(socket: DatagramSocket) -> tuple[Where, ...]:
 
 @asynccontextmanager
 async def open_sudph(
-    settings: SudphSettings, identity: Identity, clock: Clock, entropy: Entropy, network: Network
+    settings: SudphSettings,
+    identity: Identity,
+    clock: Clock,
+    entropy: Entropy,
+    network: Network,
+    lifecycle: Lifecycle | None = None,
+    resolvers: Live[AddressResolver] = NO_RESOLVERS,
+    owns: Live[OwnAddress] = NO_OWNS,
 ) -> AsyncIterator[TransportType]:
     """Offer the transport type `sudph`. Raises `TransportError` for a taken port."""
-    # aioquic logs each connection, and each mistake of a stranger; counters tell of those here
-    logging.getLogger("quic").setLevel(logging.CRITICAL)
     host, port = split_host_port(settings.listen)
     async with network.open_udp(host, port) as socket:
         endpoint = UdpEndpoint(socket, settings, clock, entropy)
-        resolver = split_host_port(settings.resolver) if settings.resolver else None
-        meeting = Meeting(endpoint, identity, clock, entropy, resolver, _local(socket))
+        meeting = Meeting(endpoint, identity, clock, entropy, _local(socket))
+        finder = ResolverFinder(
+            settings, meeting, clock, network, resolvers, six=":" in socket.host
+        )
+        known = literal(settings.resolver) if settings.resolver else None
+        if known is not None:
+            meeting.use(known)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(endpoint.run, name="sudph")
             tasks.start_soon(meeting.run, name="sudph binding")
+            if known is None:
+                tasks.start_soon(finder.run, lifecycle, name="sudph resolver")
+            if settings.accept and not settings.advertise:
+                tasks.start_soon(tell_own, meeting, owns, clock, lifecycle, name="sudph address")
             try:
-                yield Sudph(settings, endpoint, meeting)
+                yield Sudph(settings, endpoint, meeting, finder, network)
             finally:
                 meeting.leave()
                 endpoint.close_all("the node stops")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from pydantic import Field, field_validator
 
 from skycore.contracts.settings import PluginSettings
@@ -24,7 +22,8 @@ class SudphSettings(PluginSettings):
     advertise: tuple[str, ...] = Field(default=(), max_length=HELLO_ADDRESSES_MAX)
     """host:port list to tell others; empty tells what a resolver sees, or the port."""
     resolver: str = ""
-    """address:port of an address resolver's UDP side; empty dials known addresses only."""
+    """host:port of an address resolver's UDP side. Empty: that of `discovery_address.url`, which
+    tells it; without either, only known addresses can be dialled."""
     dial_timeout_s: float = Field(default=4.5, gt=0)
     """How long a dial may take, punching included: below the 5 s that the transport manager gives
     to what is known, so that it hears why none was made."""
@@ -44,15 +43,11 @@ class SudphSettings(PluginSettings):
 
     @field_validator("resolver")
     @classmethod
-    def _resolver_is_a_literal_address(cls, text: str) -> str:
+    def _resolver_has_a_port(cls, text: str) -> str:
         if text:
             host, port = split_host_port(_checked(text))
-            try:
-                ipaddress.ip_address(host)
-            except ValueError as bad:
-                raise ValueError(f"{host!r} is no address; write it in digits") from bad
-            if not port:
-                raise ValueError("a resolver has a port")
+            if not host or not port:
+                raise ValueError("a resolver has a host and a port")
         return text
 
     @field_validator("advertise")

@@ -37,10 +37,11 @@ class AddressResolver(Protocol):
     `discovery_address`. Take it as `Live[AddressResolver]`.
     """
 
-    async def udp_address(self, but: str = "") -> str:
-        """Return `host:port` of its UDP side once it is known and not `but`; it may never be.
+    async def udp_address(self) -> str:
+        """Ask it, and return `host:port` of its UDP side; empty where it has none.
 
         The host may be a name. It is the server's own word: send no more there than to a stranger.
+        Raises `DiscoveryError` or `HttpError` where it cannot be asked.
         """
         ...
 

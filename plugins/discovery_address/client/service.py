@@ -11,6 +11,7 @@ import anyio
 from discovery_address.client.own import Own
 from discovery_address.client.settings import AddressSettings
 from discovery_address.client.source import HttpAddresses
+from discovery_address.client.udp import UdpOfResolver
 from skycore import Live, Provider
 from skycore.contracts.dht import Mirror
 from skycore.contracts.discovery import EntrySource
@@ -18,7 +19,7 @@ from skycore.contracts.http import HttpClient
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
-from skycore.contracts.services import OwnAddress
+from skycore.contracts.services import AddressResolver, OwnAddress
 from skycore.contracts.status import Health, Status, StatusSource
 from skycore.contracts.transport import Transports, TransportType
 from skycore.discovery.binds import KINDS, addresses_of
@@ -26,7 +27,15 @@ from skycore.discovery.registering import Registration, leave_all
 from skycore.discovery.signed import SignedClient
 from skycore.errors import ConfigError
 
-__all__ = ["PROVIDERS", "Resolver", "open_own", "open_resolver", "open_source", "open_status"]
+__all__ = [
+    "PROVIDERS",
+    "Resolver",
+    "open_own",
+    "open_resolver",
+    "open_source",
+    "open_status",
+    "open_udp_of_resolver",
+]
 
 
 class Resolver:
@@ -100,6 +109,12 @@ async def open_source(
     yield HttpAddresses(resolver.client, types, clock)
 
 
+@asynccontextmanager
+async def open_udp_of_resolver(resolver: Resolver) -> AsyncIterator[AddressResolver]:
+    """Let others ask where the resolver takes bindings by UDP."""
+    yield UdpOfResolver(resolver.client)
+
+
 class _Status:
     name = "address"
 
@@ -148,4 +163,8 @@ async def open_status(
     yield _Status(settings, own, resolver)
 
 
-PROVIDERS: Final = (Provider(Resolver, open_resolver), Provider(OwnAddress, open_own))
+PROVIDERS: Final = (
+    Provider(Resolver, open_resolver),
+    Provider(OwnAddress, open_own),
+    Provider(AddressResolver, open_udp_of_resolver),
+)
