@@ -15,7 +15,7 @@ def _table(console: Console, rows: list[dict[str, Any]]) -> object:
     if not rows:
         return "no transports; make one with: skynode tp add PK --address host:port"
     return console.table(
-        ("TYPE", "REMOTE", "LABEL", "AGE", "RTT", "SENT", "RECEIVED", "ID"),
+        ("TYPE", "REMOTE", "LABEL", "AGE", "RTT", "LOSS", "SENT", "RECEIVED", "ID"),
         [
             (
                 r["type"],
@@ -23,6 +23,7 @@ def _table(console: Console, rows: list[dict[str, Any]]) -> object:
                 r["label"],
                 f"{r['age_s']:.0f} s",
                 "-" if r["rtt_ms"] is None else f"{r['rtt_ms']} ms",
+                "-" if r["loss"] is None else f"{r['loss']:.1%}",
                 r["bytes_sent"],
                 r["bytes_received"],
                 r["id"],
@@ -43,7 +44,7 @@ def add(
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where it listens, if not known.")
     ] = None,
-    kind: Annotated[str, typer.Option("--type", help="Transport type.")] = "stcpr",
+    kind: Annotated[str, typer.Option("--type", help="Type that an address is of.")] = "stcpr",
 ) -> None:
     """Make a transport to another node, and bring it back after restarts and losses."""
     row = console.call("tp.add", "dialling", remote=key, address=address, type=kind)

@@ -42,6 +42,8 @@ class TransportRow(msgspec.Struct, frozen=True):
     rtt_ms: float | None
     bytes_sent: int
     bytes_received: int
+    loss: float | None = None
+    """Share of what was sent that was lost, 0 to 1; null where the type does not know."""
 
 
 class LsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +122,7 @@ class _Methods:
             None if transport.rtt_s is None else round(transport.rtt_s * 1000, 2),
             transport.bytes_sent,
             transport.bytes_received,
+            None if transport.loss is None else round(transport.loss, 4),
         )
 
     async def ls(self, params: LsParams, context: RpcContext) -> list[TransportRow]:

@@ -57,7 +57,7 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NodeProce
 
 
 def test_one_line_of_config_binds_at_the_resolver(country: list[NodeProcess]) -> None:
-    server, alice, bob = country
+    server, alice, _ = country
     said = part(alice, "sudph")
     assert said["resolver"] == part(server, "address_resolver")["udp"]
     assert said["mapped"] == said["listen"]
@@ -83,6 +83,6 @@ def test_m27_rpc_and_the_dht_work_over_it(country: list[NodeProcess]) -> None:
     alice.run("tp", "add", bob.key())
     overview = alice.run("visor", "tp-rpc", bob.key(), "Overview")
     assert bob.key() in str(overview)
-    synced = alice.run("visor", "dht", "sync", "--peer", bob.key())
+    synced = alice.run("visor", "dht", "sync", bob.key())
     assert synced["complete"]
     assert {t["type"] for t in alice.run("tp", "ls")} == {"sudph"}

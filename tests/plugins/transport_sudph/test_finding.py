@@ -166,21 +166,21 @@ async def test_an_address_may_be_a_name(ground):
 async def test_the_status_says_nat_mapping_and_resolver(ground):
     world = ground()
     nat = world.network.nat(NatKind.SYMMETRIC, "203.0.113.1")
-    async with world.resolving():
-        async with (
-            node(world, "alice", "192.168.0.2", nat, resolver=f"{RESOLVER}:30178") as alice,
-            open_status((alice,), world.clock) as source,
-        ):
-            await world.bind(alice)
-            said = await source.status()
-            assert said.health is Health.OK and "NAT symmetric" in said.summary
-            assert said.fields["nat"] == "symmetric"
-            assert said.fields["mapped"].startswith("203.0.113.1:")
-            assert said.fields["resolver"] == f"{RESOLVER}:30178"
-            world.resolver.silent = True
-            await anyio.sleep(120)
-            said = await source.status()
-            assert said.health is Health.DEGRADED and "does not answer" in said.summary
+    async with (
+        world.resolving(),
+        node(world, "alice", "192.168.0.2", nat, resolver=f"{RESOLVER}:30178") as alice,
+        open_status((alice,), world.clock) as source,
+    ):
+        await world.bind(alice)
+        said = await source.status()
+        assert said.health is Health.OK and "NAT symmetric" in said.summary
+        assert said.fields["nat"] == "symmetric"
+        assert said.fields["mapped"].startswith("203.0.113.1:")
+        assert said.fields["resolver"] == f"{RESOLVER}:30178"
+        world.resolver.silent = True
+        await anyio.sleep(120)
+        said = await source.status()
+        assert said.health is Health.DEGRADED and "does not answer" in said.summary
 
 
 class TestSudphStatus(StatusSourceContract):
