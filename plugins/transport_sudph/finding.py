@@ -22,7 +22,7 @@ from transport_sudph.core.punching import is_target
 from transport_sudph.meeting import Meeting
 from transport_sudph.settings import SudphSettings
 
-__all__ = ["KIND", "ResolverFinder", "literal", "tell_own"]
+__all__ = ["KIND", "LOOK_S", "ResolverFinder", "literal", "tell_own"]
 
 log = logging.getLogger(__name__)
 
