@@ -228,6 +228,10 @@ class Meeting:
                         race.add(to)
                     if self.binding is not None:
                         await self._resolve(self.binding, race, request, remote)
+        except BaseException:  # given up in the moment in which somebody answered
+            if race.winner is not None:
+                self._endpoint.let_go(race.winner.link)
+            raise
         finally:
             del self._races[request]
         if race.winner is not None:
