@@ -49,6 +49,7 @@ def test_a_real_relay(tmp_path: Path) -> None:
         for node in (alice, bob):
             node.start(
                 'node.enable=["dmsg_client"]',
+                'node.disable=["transport_sudph"]',  # else they would meet without a relay
                 "transport_stcpr.listen=",
                 f"dmsg_client.servers={json.dumps([contact])}",
                 trusts,
