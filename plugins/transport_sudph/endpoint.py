@@ -90,7 +90,12 @@ class UdpEndpoint:
     async def _receive(self) -> None:
         while True:
             touched: dict[Seat, None] = {}
-            for data, sender in await self._socket.receive():
+            try:
+                batch = await self._socket.receive()
+            except anyio.ClosedResourceError:  # as when this machine is cut off: nothing comes
+                log.warning("sudph receives no more: its socket is closed")
+                return
+            for data, sender in batch:
                 seat = self._deliver(data, sender)
                 if seat is not None:
                     touched[seat] = None
