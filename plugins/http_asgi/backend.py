@@ -17,6 +17,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from skycore.contracts.runtime import Clock, Network
+from skycore.contracts.transport import LineAttribute
 from skycore.errors import DialError
 
 __all__ = ["SeamBackend"]
@@ -86,7 +87,8 @@ class _SeamStream(httpcore.AsyncNetworkStream):
         It asks "is there something to read", which of an idle one means that the server closed it.
         """
         if info == "is_readable":
-            return self._clock.now() - self._used > self._idle_s_max
+            is_old = self._clock.now() - self._used > self._idle_s_max
+            return is_old or self._stream.extra(LineAttribute.ended, False)
         return None
 
 

@@ -92,6 +92,8 @@ class LineAttribute(TypedAttributeSet):
 
     loss: float = typed_attribute()
     """Share of what was sent that was lost on the way, from 0 to 1, since the connection stands."""
+    ended: bool = typed_attribute()
+    """Whether the other side is known to have ended it, read or not."""
 
 
 @runtime_checkable

@@ -19,6 +19,8 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 
+from skycore.contracts.transport import LineAttribute
+
 __all__ = ["READ_BYTES", "TcpStream"]
 
 READ_BYTES = 120 * 1024
@@ -136,8 +138,9 @@ class TcpStream(ByteStream):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """Return anyio's typed attributes: both addresses as (host, port)."""
+        """Return anyio's typed attributes: both addresses as (host, port); whether it ended."""
         return {
+            LineAttribute.ended: lambda: self._link.ended,
             SocketAttribute.local_address: lambda: self._local[:2],
             SocketAttribute.remote_address: lambda: _plain(self._remote),
         }

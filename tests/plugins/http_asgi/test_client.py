@@ -192,3 +192,38 @@ async def test_headers_with_line_breaks_are_refused_before_they_are_sent(kit):
         with pytest.raises(Exception, match="Illegal header value"):
             await client.get(url, headers={"x": "a\r\ny: b"})
         assert not heads
+
+
+async def test_what_is_handed_in_to_a_server_that_was_restarted_goes_over_a_new_connection(kit):
+    """Connections that the old server closed are known to be, so none of them is tried."""
+    port = 0
+    async with kit.client() as client:
+        for _ in range(2):
+            async with (
+                kit.network.listen_tcp("127.0.0.1", port) as listener,
+                anyio.create_task_group() as tasks,
+            ):
+                port = listener.port
+                tasks.start_soon(one_answer_each, listener)
+                url = f"http://127.0.0.1:{port}/"
+                async with anyio.create_task_group() as posts:  # several connections are kept
+                    for _ in range(4):
+                        posts.start_soon(client.post, url, b"{}")
+                tasks.cancel_scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+
+
+async def one_answer_each(listener):
+    async def talk(stream):
+        try:
+            while True:
+                await stream.receive()
+                await stream.send(answer(b"{}"))
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            pass
+        finally:
+            await anyio.aclose_forcefully(stream)
+
+    async with anyio.create_task_group() as tasks:
+        while True:
+            tasks.start_soon(talk, await listener.accept())
