@@ -106,7 +106,7 @@ async def find_full_node(node: Kademlia) -> Contact:
             log.debug("no full node peer=%s error=%r", short(contact.public), str(failed))
     raise DialError(
         "no full node answers",
-        hint="name one: `visor dht sync --peer PK`, or list it under [dht_kademlia] bootstrap",
+        hint="name one: `skynode visor dht sync PK`, or list it under [dht_kademlia] bootstrap",
     )
 
 
