@@ -15,12 +15,13 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_holds_on_a_generated_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["stcpr", "sudph"])
+def test_the_demo_holds_on_a_generated_network(tmp_path: Path, transport: str) -> None:
     recording = tmp_path / "generated.json"
     recording.write_bytes(
         generate_recording(seed=7, clients=600, visors_with_services=300, churn=0.02)
     )
-    assert demo(tmp_path, recording).startswith("demo: ")
+    assert demo(tmp_path, recording, transport).startswith("demo: ")
 
 
 def test_a_visor_inside_a_program() -> None:
