@@ -21,7 +21,7 @@ def test_the_demo_holds_on_a_generated_network(tmp_path: Path, transport: str) -
     recording.write_bytes(
         generate_recording(seed=7, clients=600, visors_with_services=300, churn=0.02)
     )
-    assert demo(tmp_path, recording, transport).startswith("demo: ")
+    assert demo(tmp_path, recording, transport).startswith(f"demo over {transport}: ")
 
 
 def test_a_visor_inside_a_program() -> None:
