@@ -46,6 +46,7 @@ def test_c33_a_visors_record_is_on_the_other_full_node(tmp_path: Path, seed_firs
             # it cannot be dialled, so the visor puts nothing there: it comes by the watch, or not
             two.start(
                 "transport_stcpr.listen=",
+                'node.disable=["transport_sudph"]',
                 f"dht_kademlia.bootstrap={json.dumps([seed])}",
                 "dht_kademlia.bootstrap_retry_s=2",
                 profile="fullnode",
