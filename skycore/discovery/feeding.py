@@ -23,11 +23,12 @@ from skycore.contracts.dht import CopyingMirror, Mirror
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact, Published, Publisher
 from skycore.contracts.registry import Listing
-from skycore.contracts.runtime import Clock, Entropy, Identity
+from skycore.contracts.runtime import Clock, Entropy, Files, Identity
 from skycore.contracts.store import Items
 from skycore.discovery.backlog import Backlog
 from skycore.discovery.directory import Directory
 from skycore.discovery.doubts import Doubts
+from skycore.discovery.fed import FedSubjects
 from skycore.discovery.holding import Holding
 from skycore.discovery.published import PublishedSubjects, digest_of
 from skycore.errors import (
@@ -76,6 +77,7 @@ class Outlet:
     identity: Identity
     clock: Clock
     entropy: Entropy
+    files: Files
 
 
 class Feeding:
@@ -97,6 +99,7 @@ class Feeding:
         self._make_body = make_body
         self._outlet = outlet
         self._published = PublishedSubjects(outlet.items, salt, outlet.identity.public)
+        self.fed = FedSubjects(outlet.files, salt)
         self._dice = outlet.entropy.random()
         self._backlog = Backlog(outlet.clock)
         self._failures = 0
@@ -259,6 +262,7 @@ class Feeding:
             self._fail(why, "")
             return
         self._backlog.done(subject)
+        self.fed.note(subject, stands=fact.v is not None)
         self._refused.pop(subject, None)
         self.trouble = self.hint = ""
         word = "unchanged" if done.unchanged else "deleted" if fact.v is None else "published"
@@ -305,6 +309,7 @@ class Feeding:
         """
         if self._directory.trouble or not self._directory.is_loaded:
             return
+        self.fed.save()
         self._refresh()
         for mirror in tuple(self._outlet.mirrors):
             if isinstance(mirror, CopyingMirror):
@@ -340,7 +345,8 @@ class Feeding:
         for subject in self._expected.keys() - listed:
             del self._expected[subject]
         different = []
-        for number, subject in enumerate(sorted(listed.union(self._published.subjects(now_s)))):
+        ours = [subject for subject in self._published.subjects(now_s) if subject in self.fed]
+        for number, subject in enumerate(sorted(listed.union(ours))):
             if number % BATCH_SUBJECTS == BATCH_SUBJECTS - 1:
                 await anyio.lowlevel.checkpoint()
             if subject in self._elsewhere:
@@ -389,4 +395,5 @@ async def open_feeding(
         try:
             yield feeding
         finally:
+            feeding.fed.save()
             tasks.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from skycore.contracts.http import AsgiApp, HttpRoutes, RouteOptions
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.registry import Registry
-from skycore.contracts.runtime import Clock, Entropy, Identity, NodeInfo
+from skycore.contracts.runtime import Clock, Entropy, Files, Identity, NodeInfo
 from skycore.contracts.status import Status, StatusSource
 from skycore.contracts.store import Items
 from skycore.discovery.answers import ErrorShape, problem_in
@@ -102,12 +102,13 @@ async def open_exchange(
     identity: Identity,
     clock: Clock,
     entropy: Entropy,
+    files: Files,
 ) -> AsyncIterator[AddressExchange]:
     """Keep table and DHT in step, off every request's path."""
     feeding, taking = None, None
     async with AsyncExitStack() as stack:
         if settings.feed:
-            outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy)
+            outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy, files)
             feeding = await stack.enter_async_context(
                 open_feeding(
                     desk.directory, SALT, entry_of, outlet, name=NAME, verify_s=settings.verify_s

@@ -18,7 +18,7 @@ from skycore.contracts.http import AsgiApp, HttpRoutes, RouteOptions
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.registry import Registry
-from skycore.contracts.runtime import Clock, Entropy, Identity, NodeInfo
+from skycore.contracts.runtime import Clock, Entropy, Files, Identity, NodeInfo
 from skycore.contracts.status import Status, StatusSource
 from skycore.contracts.store import Items
 from skycore.discovery.answers import problem_in
@@ -93,6 +93,7 @@ async def open_desk(
     identity: Identity,
     clock: Clock,
     entropy: Entropy,
+    files: Files,
     info: NodeInfo,
     registry: Registry,
     sources: Live[EntrySource],
@@ -110,7 +111,7 @@ async def open_desk(
         lists = Lists(directory, changes, official, entropy.random())
         desk = DmsgDesk(settings, identity, clock, directory, lists, info)
         if settings.feed and publisher and items and namespaces:
-            outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy)
+            outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy, files)
             bodies = Bodies(identity.network, directory, official)
             desk.feedings = await _feed(stack, directory, bodies, outlet)
         if settings.take:
