@@ -57,7 +57,13 @@ def start(
     store = ['node.enable=["store_redis"]', 'node.disable=["store_sqlite"]',
              f"store_redis.url={url}"]  # fmt: skip
     network = [text for text in settings if text.startswith("network.")]
-    own = (*network, delegations, f"mirror_redis.url={url}")
+    own = (
+        *network,
+        delegations,
+        f"mirror_redis.url={url}",
+        f"registry_redis.url={url}",
+        "http_server.listen=127.0.0.1:0",
+    )
     with ThreadPoolExecutor(2) as pool:
         starts = [
             pool.submit(mirror.start, *own, profile="mirror"),
@@ -156,7 +162,7 @@ def demo(folder: Path, recording: Path) -> str:
     try:
         with node_processes(folder, *names) as (authority, mirror, one, two, visor):
             began = time.monotonic()
-            settings, delegations = found_network(authority, mirror)
+            settings, delegations = found_network(authority, mirror, "stcpr")
             start(settings, delegations, server.url, mirror, (one, two), visor)
             up_s = time.monotonic() - began
             say(f"Redis, two full nodes, a visor and a mirror are up ({up_s:.1f} s)")

@@ -100,7 +100,7 @@ async def same_by_command(deployed: Deployment, folder: Path, limit_s: float = 6
     from_dht = await command(deployed.fulls[0], "tp", "all", "--source", "dht")
     nowhere = NodeProcess(folder / "nowhere")
     from_http = await command(nowhere, "tp", "all", "--url", f"{deployed.url}/tpd")
-    assert from_dht == from_http and from_dht
+    assert from_dht == from_http
 
 
 async def churn(fleet: SimulatedFleet, dice: random.Random) -> None:
