@@ -78,7 +78,6 @@ async def open_desk(
     info: NodeInfo,
     clock: Clock,
     entropy: Entropy,
-    files: Files,
 ) -> AsyncIterator[ServiceDesk]:
     """Hold the table in memory and answer from it."""
     callers = Callers(identity, settings)

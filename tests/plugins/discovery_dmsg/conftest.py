@@ -175,7 +175,7 @@ class Lab:
             parts = (publisher, self.own, self.namespaces) if mirrored else (None, None, None)
             async with (
                 open_desk(
-                    self.settings, ME, self.clock, SeededEntropy(), INFO, self.registry,
+                    self.settings, ME, self.clock, SeededEntropy(), self.files, INFO, self.registry,
                     Live(self.sources), *parts, Live(self.mirrors),
                 ) as self.desk,
                 open_routes(self.settings, self.desk) as self.routes,
