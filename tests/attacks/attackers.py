@@ -140,6 +140,10 @@ def _exactly(line: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
+TCP_ALONE = 'node.disable=["transport_sudph"]'
+"""The attackers speak TCP. QUIC is loaded with the first dial by UDP: 12 MiB that no link left."""
+
+
 @contextmanager
 def victim_process(
     folder: Path, *settings: str, profile: str = "fullnode", whitelist: tuple[str, ...] = ()
@@ -147,7 +151,7 @@ def victim_process(
     """Start a node, and end it."""
     listed = f"access_whitelist.whitelist={json.dumps(whitelist)}"
     with NodeProcess(folder / "victim") as node:
-        node.start(LISTEN, NETWORK, listed, *settings, profile=profile)
+        node.start(LISTEN, NETWORK, listed, TCP_ALONE, *settings, profile=profile)
         yield Victim(node)
 
 

@@ -39,7 +39,7 @@ RECORDS = 60
 RECORD_BYTES = 60_000
 PEAK_MAX_KIB = 96 * 1024
 """What a node may grow while twenty deaf peers ask for all it has, above what it held before."""
-LEFT_MAX_KIB = 48 * 1024
+LEFT_MAX_KIB = 32 * 1024
 """What the C library may keep for later of such a peak, or of a thousand links."""
 
 
