@@ -70,6 +70,8 @@ class Line:
     reorder: float = 0.0
     """Share of frames that are late by up to `reorder_ms` more."""
     reorder_ms: float = 20.0
+    corrupt: float = 0.0
+    """Share of UDP datagrams of which one bit is flipped; no checksum tells of it."""
     seed: int = 1
 
 

@@ -1,8 +1,11 @@
-"""A bad line: moves frames between two devices, late, twice, in another order or not at all.
+"""A bad line: moves frames between two devices, late, twice, broken, reordered or not at all.
 
 Why in user space: it does what netem would, on kernels without it, and repeats from a seed. Run in
 a namespace of its own: `python -m skycore.testing.netns_relay DEVICE DEVICE DELAY_MS JITTER_MS LOSS
-DUPLICATE REORDER REORDER_MS SEED`, shares in percent. ARP passes untouched.
+DUPLICATE REORDER REORDER_MS CORRUPT SEED`, shares in percent. ARP passes untouched.
+
+What is broken is one bit behind the header of a UDP datagram, and its checksum is taken away: else
+the next kernel would drop it, and it were mere loss.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ import sys
 import time
 from typing import Final
 
-__all__ = ["main"]
+__all__ = ["broken", "main"]
 
 ALL_FRAMES: Final = 0x0003
+IPV4: Final = b"\x08\x00"
 ARP: Final = b"\x08\x06"
+UDP: Final = 17
+IP: Final = 14
+"""Where an Ethernet frame's packet begins."""
 OUTGOING: Final = 4
 FRAME_MAX: Final = 65_536
 HELD_MAX: Final = 50_000
@@ -40,7 +47,8 @@ class _Relay:
 
     def __init__(self, devices: list[str], values: list[float], seed: int) -> None:
         self._sockets = [_open(device) for device in devices]
-        self._delay, self._jitter, self._loss, self._twice, self._late, self._by = values
+        self._delay, self._jitter, self._loss, self._twice = values[:4]
+        self._late, self._by, self._broken = values[4:]
         self._dice = random.Random(seed)
         self._held: list[tuple[float, int, int, bytes]] = []
         self._count = 0
@@ -71,6 +79,8 @@ class _Relay:
             elif self._roll(self._loss) or len(self._held) >= HELD_MAX:
                 continue
             else:
+                if self._roll(self._broken):
+                    frame = broken(frame, self._dice.random())
                 self._hold(to, frame)
                 if self._roll(self._twice):
                     self._hold(to, frame)
@@ -94,9 +104,28 @@ class _Relay:
             return
 
 
+def broken(frame: bytes, where: float) -> bytes:
+    """Flip the bit at a share (0 to 1) of a UDP datagram's content; what is none stays as it is.
+
+    It then says that it has no checksum (RFC 768: zero), so a kernel lets it through.
+    """
+    if len(frame) <= IP + 9 or frame[12:14] != IPV4 or frame[IP + 9] != UDP:
+        return frame
+    udp = IP + 4 * (frame[IP] & 0x0F)
+    content = udp + 8
+    size = int.from_bytes(frame[udp + 4 : udp + 6], "big") - 8
+    if size <= 0 or len(frame) < content + size:
+        return frame
+    bit = int(where * size * 8)
+    data = bytearray(frame)
+    data[content + bit // 8] ^= 1 << bit % 8
+    data[udp + 6 : content] = b"\0\0"
+    return bytes(data)
+
+
 def main(words: list[str]) -> None:
     """Run the relay of a command line; says `ready` once it can."""
-    relay = _Relay(words[:2], [float(word) for word in words[2:8]], int(words[8]))
+    relay = _Relay(words[:2], [float(word) for word in words[2:9]], int(words[9]))
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     relay.run()

@@ -52,7 +52,8 @@ class Country:
         (node,) = self.world.prepare("visor", 1, seeds=[self.resolver] if dht else [], nat=nat)
         own = node.settings
         own["node"]["enable"] = [*own["node"].get("enable", ()), "transport_sudph"]
-        own["node"]["enable"] += ["dmsg_client"] * dmsg
+        switch = "enable" if dmsg else "disable"
+        own["node"][switch] = [*own["node"].get(switch, ()), "dmsg_client"]
         own["transport_stcpr"] = {"listen": ""}
         own["discovery_address"] = {"url": f"http://{self.resolver.address}:{HTTP}/ar"}
         own["transport_sudph"] = {

@@ -76,15 +76,15 @@ async def main(mode, *words):
             async with sudph.listen() as listener:
                 say("ready")
                 stream = await listener.accept()
-                await report(stream, name, other, int(size), float(pause))
+                await report(sudph, stream, name, other, int(size), float(pause))
         else:
             to = [Address("sudph", f"{host}:{port}")]
             stream = await sudph.dial(identity(other).public, to)
             say("ready")
-            await report(stream, name, other, int(size), float(pause))
+            await report(sudph, stream, name, other, int(size), float(pause))
 
 
-async def report(stream, own, other, size, pause_s):
+async def report(sudph, stream, own, other, size, pause_s):
     began = time.monotonic()
     try:
         seconds = await exchange(stream, own, other, size, pause_s)
@@ -98,6 +98,7 @@ async def report(stream, own, other, size, pause_s):
         n: getattr(link, n) for n in numbers if isinstance(getattr(link, n, None), int | float)
     }
     said["peer"] = link.peer
+    said["ignored"] = sudph.endpoint.counters["datagram_ignored"]
     say(json.dumps(said))
 
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skycore.testing import netns
 from skycore.testing.netns import Lab, LabError, Line, RealNat
+from skycore.testing.netns_relay import broken
 
 SEND = """
 import socket, sys
@@ -85,6 +88,29 @@ def _connect(address):
         f"try: socket.create_connection(('{address}', 1), 1)\n"
         "except ConnectionRefusedError: pass\n"
     )
+
+
+@given(st.binary(max_size=60), st.floats(0, 1, exclude_max=True))
+def test_a_broken_datagram_differs_by_one_bit_of_its_content(content, where):
+    head = bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + b"\x11" + bytes(10)
+    size = (8 + len(content)).to_bytes(2, "big")
+    frame = head + b"\1\2\3\4" + size + b"\5\6" + content + b"padding"
+    other = broken(frame, where)
+    if not content:
+        assert other == frame
+        return
+    start = len(head) + 8
+    assert other[:start] == head + b"\1\2\3\4" + size + b"\0\0"
+    assert other[start + len(content) :] == b"padding"
+    one, two = (int.from_bytes(f[start : start + len(content)], "big") for f in (frame, other))
+    assert (one ^ two).bit_count() == 1
+
+
+@given(st.binary(max_size=80), st.floats(0, 1, exclude_max=True))
+def test_what_is_no_datagram_is_not_broken(frame, where):
+    if frame[12:14] != b"\x08\x00" or frame[23:24] != b"\x11":
+        assert broken(frame, where) == frame
+    assert len(broken(frame, where)) == len(frame)
 
 
 def test_what_is_missing_is_said(monkeypatch):

@@ -110,6 +110,15 @@ def test_u2_lost_in_the_kernel():
             assert both_whole(*peers) <= 60
 
 
+def test_u5_one_datagram_in_a_hundred_has_a_bit_flipped():
+    """None of them is data: each is thrown away for its authentication, counted, and sent again."""
+    with Lab() as lab:
+        near, far = lab.host("near", line=Line(delay_ms=10, corrupt=1)), lab.host("far")
+        with meeting(near, far, size=2 * MIB) as peers:
+            assert both_whole(*peers) <= 60
+            assert sum(peer.result()["ignored"] for peer in peers) >= 10
+
+
 def test_u6_an_mtu_black_hole_in_the_middle_of_a_transfer():
     with Lab() as lab:
         near, far = lab.host("near", line=Line(delay_ms=20)), lab.host("far")
