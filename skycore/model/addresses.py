@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+
 import msgspec
 
 from skycore.errors import ConfigError
 from skycore.model.keys import KeySuite, PubKey, parse_public
 
-__all__ = ["Address", "Contact", "join_host_port", "parse_contact", "split_host_port"]
+__all__ = [
+    "Address",
+    "Contact",
+    "host_group",
+    "join_host_port",
+    "parse_contact",
+    "split_host_port",
+]
 
 
 class Address(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -37,6 +47,23 @@ def split_host_port(text: str) -> tuple[str, int]:
 def join_host_port(host: str, port: int) -> str:
     """Write `host:port`, with brackets around an IPv6 host."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@lru_cache(4_096)
+def host_group(host: str) -> str:
+    """Return whose limit an address counts on: its own, of IPv6 that of its /64.
+
+    Whoever has one IPv6 address has 2^64 of them.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def parse_contact(suite: KeySuite, text: str, kind: str = "stcpr") -> Contact:

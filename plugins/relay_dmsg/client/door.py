@@ -109,9 +109,11 @@ class Door:
         self._promised += 1
         return True
 
-    def keep(self, stream: ByteStream | None) -> None:
-        """Fill the promised place; None: it came to nothing."""
+    def keep(self, stream: ByteStream | None) -> bool:
+        """Fill the promised place; None: it came to nothing. False: nobody takes it any more."""
         self._promised -= 1
-        if stream is not None:
-            self._waiting.append(stream)
-            self._some.set()
+        if stream is None or not self._listening:
+            return False
+        self._waiting.append(stream)
+        self._some.set()
+        return True

@@ -7,15 +7,17 @@ proven by handshakes, and an address that fails is left in peace.
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
 
-from relay_dmsg.core.servers import Servers
+from relay_dmsg.core.servers import SERVERS_MAX, Servers
 from relay_dmsg.numbers import KIND
 from skycore import Live
 from skycore.contracts.dht import Dht, DhtMode
-from skycore.contracts.discovery import EntrySource
+from skycore.contracts.discovery import EntrySource, Record
 from skycore.contracts.runtime import Clock
 from skycore.discovery.sources import find_all, list_all, rank_records
 from skycore.errors import InvalidKeyError, SkycoreError
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 DMSG: Final = b"dmsg"
 DMSG_SERVER: Final = b"dmsg-server"
 LIST_S: Final = 5.0
+SOURCE_SERVERS_MAX: Final = SERVERS_MAX // 4
+"""Servers taken at a time of what one source lists; another time these may be others."""
 DELEGATED_MAX: Final = 4
 """Servers of one key that are tried."""
 
@@ -46,6 +50,7 @@ class Finder:
         clock: Clock,
         *,
         lookup_s: float,
+        dice: random.Random,
     ) -> None:
         self._suite = suite
         self._own = own
@@ -54,19 +59,27 @@ class Finder:
         self._dhts = dhts
         self._clock = clock
         self._lookup_s = lookup_s
+        self._dice = dice
 
     async def learn_servers(self) -> int:
         """Ask for all servers there are; return how many of them are news. Raises nothing."""
         for dht in self._dhts:
             await self._pull(dht)
         listings = await list_all(self._sources, DMSG_SERVER, wait_s=LIST_S)
-        records = [r for known in listings.by_source.values() for r in known.records]
-        news = 0
-        now_s = self._clock.wall_s()
-        for subject in sorted({r.subject for r in records}):
-            best = rank_records((r for r in records if r.subject == subject), now_s)[0]
-            news += self._learn(best.body)
+        records: dict[bytes, list[Record]] = {}
+        for known in listings.by_source.values():
+            for record in self._some_of(known.records):
+                records.setdefault(bytes(record.subject), []).append(record)
+        news, now_s = 0, self._clock.wall_s()
+        for subject in sorted(records):
+            news += self._learn(rank_records(records[subject], now_s)[0].body)
         return news
+
+    def _some_of(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return no more of one source than leave room for others: records cost nothing to make."""
+        if len(records) <= SOURCE_SERVERS_MAX:
+            return records
+        return self._dice.sample(records, SOURCE_SERVERS_MAX)
 
     async def _pull(self, dht: Dht) -> None:
         """Let a regular node fetch the servers' records: it holds only those near its id."""

@@ -52,7 +52,8 @@ class Inbound:
         self._is_server = is_server
         self._tasks = tasks
         self._requests_max = requests_max
-        self._requests = 0
+        self._requests: Counter[bytes] = Counter()
+        """Dials being answered, of each server: one that floods us takes nothing from others."""
         self.seen = SeenDials()
 
     async def accept(self, listener: StreamListener) -> None:
@@ -62,11 +63,12 @@ class Inbound:
                 stream = await listener.accept()
             except StreamError:
                 return
-            if self._requests >= self._requests_max or not self._is_server(stream.remote):
+            server = bytes(stream.remote)
+            if self._requests[server] >= self._requests_max or not self._is_server(server):
                 self._counters["dials_dropped"] += 1
                 await stream.aclose()
                 continue
-            self._requests += 1
+            self._requests[server] += 1
             self._tasks.start_soon(self._take, stream)
 
     async def _take(self, stream: Stream) -> None:
@@ -85,14 +87,17 @@ class Inbound:
         except StreamError:
             pass
         finally:
-            self._requests -= 1
+            server = bytes(stream.remote)
+            self._requests[server] -= 1
+            if not self._requests[server]:
+                del self._requests[server]
             if not kept:
                 with anyio.CancelScope(shield=True):
                     await stream.aclose()
 
     async def _answer(self, stream: Stream, dial: Dial) -> bool:
         """Accept or refuse; tell whether the stream is somebody else's now."""
-        judged = self._judge(dial)
+        judged = self._judge(dial, stream.remote)
         if judged.code == Code.ACCEPTED and not self._door.promise():
             judged = judged._replace(code=Code.BUSY, reason="too many connections wait already")
         answer = make_answer(self._identity, dial, judged.code, judged.reason)
@@ -109,10 +114,10 @@ class Inbound:
             carried = CarriedStream(stream, judged.request.src)
             self._counters["dials_accepted"] += 1
         finally:
-            self._door.keep(carried)
-        return True
+            kept = self._door.keep(carried)
+        return kept
 
-    def _judge(self, dial: Dial) -> Judged:
+    def _judge(self, dial: Dial, server: bytes) -> Judged:
         own = self._identity
         judged = judge(own.network, dial, self._clock.wall_ns())
         if judged.code != Code.ACCEPTED:
@@ -123,7 +128,7 @@ class Inbound:
         if request.port != Port.TRANSPORT:
             text = f"nobody listens on port {request.port}"
             return judged._replace(code=Code.NO_LISTENER, reason=text)
-        code = self.seen.take(request, self._clock.now())
+        code = self.seen.take(request, self._clock.now(), server)
         if code is Code.REPLAYED:
             return judged._replace(code=code, reason="this dial was seen before")
         return judged._replace(code=code, reason="too many dials" if code else "")

@@ -119,7 +119,10 @@ async def open_client(
     carrier = _carrier(streams)
     suite, own = identity.network.suite, identity.public
     servers = _known(Servers(suite, entropy.random()), settings, identity, files)
-    finder = Finder(suite, own, servers, sources, dhts, clock, lookup_s=settings.lookup_s)
+    finder = Finder(
+        suite, own, servers, sources, dhts, clock,
+        lookup_s=settings.lookup_s, dice=entropy.random(),
+    )  # fmt: skip
     async with carrier.listen(TO_CLIENT) as listener, anyio.create_task_group() as tasks:
 
         def changed() -> None:

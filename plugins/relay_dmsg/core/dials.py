@@ -8,6 +8,7 @@ and an id of its own (R7), and "accepted" only with the destination's over that 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import Final, NamedTuple
 
 from relay_dmsg.core.messages import (
@@ -100,25 +101,36 @@ def _answered(network: NetworkConstants, dial: Dial, code: int) -> bytes:
 
 
 class SeenDials:
-    """The ids of recent dials, bounded: full, it refuses rather than forgets."""
+    """The ids of recent dials, bounded: full, it refuses rather than forgets.
 
-    def __init__(self, dials_max: int = 16_384) -> None:
-        self._dials_max = dials_max
-        self._at: dict[bytes, float] = {}
-        """By sender and id, oldest first: when they were seen."""
+    Bounded for each server, too: keys cost nothing, so one that makes dials up fills its own share.
+    """
+
+    def __init__(self, dials_max: int = 16_384, per_server_max: int = 4_096) -> None:
+        self._dials_max, self._per_server_max = dials_max, per_server_max
+        self._at: dict[bytes, tuple[float, bytes]] = {}
+        """By sender and id, oldest first: when they were seen, and through which server."""
+        self._of_server: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
         return len(self._at)
 
-    def take(self, request: Request, now: float) -> Code:
+    def take(self, request: Request, now: float, server: bytes = b"") -> Code:
         """Note a dial; `REPLAYED` where it was seen before, `BUSY` where there is no room."""
         at = self._at
-        while at and now - next(iter(at.values())) > SEEN_S:
-            del at[next(iter(at))]
+        while at and now - next(iter(at.values()))[0] > SEEN_S:
+            self._forget(next(iter(at)))
         key = request.src + request.id
         if key in at:
             return Code.REPLAYED
-        if len(at) >= self._dials_max:
+        if len(at) >= self._dials_max or self._of_server[server] >= self._per_server_max:
             return Code.BUSY
-        at[key] = now
+        at[key] = now, server
+        self._of_server[server] += 1
         return Code.ACCEPTED
+
+    def _forget(self, key: bytes) -> None:
+        _, server = self._at.pop(key)
+        self._of_server[server] -= 1
+        if not self._of_server[server]:
+            del self._of_server[server]

@@ -6,25 +6,7 @@ which is generous to him and costs nobody else. Pure: time comes in as an argume
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
-
-__all__ = ["Bucket", "Buckets", "host_group"]
-
-
-def host_group(host: str) -> str:
-    """Return whose limit an address counts on: its own, of IPv6 that of its /64.
-
-    Whoever has one IPv6 address has 2^64 of them.
-    """
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+__all__ = ["Bucket", "Buckets"]
 
 
 class Bucket:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import anyio
 from anyio.abc import TaskGroup
 
-from relay_dmsg.core.dials import judge
+from relay_dmsg.core.dials import is_signed, judge
 from relay_dmsg.core.messages import (
     VERSION,
     Answer,
@@ -28,7 +28,7 @@ from relay_dmsg.core.messages import (
     Refused,
     Request,
 )
-from relay_dmsg.core.rates import Buckets, host_group
+from relay_dmsg.core.rates import Buckets
 from relay_dmsg.framing import read_message, send_message
 from relay_dmsg.numbers import KIND, TO_CLIENT
 from relay_dmsg.server.places import Places
@@ -39,6 +39,7 @@ from skycore.contracts.runtime import Clock, Identity
 from skycore.contracts.streams import Stream, StreamListener, Streams
 from skycore.contracts.transport import Transports
 from skycore.errors import DecodeError, RemoteProtocolError, SkycoreError, StreamError
+from skycore.model.addresses import host_group
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import DMSG_REASON_MAX
 
@@ -48,6 +49,9 @@ log = logging.getLogger(__name__)
 GOODBYE_S = 1.0
 KEYS_MAX = 16_384
 REQUESTS_NODE_MAX = 4_096
+GOODBYES_MAX = 64
+GOODBYES_NODE_MAX = 1_024
+"""Refusals that wait to be read: of a key, and of all. Beyond that the stream just ends."""
 
 
 class _NoError(SkycoreError):
@@ -79,6 +83,7 @@ class Relay:
         self.splices: dict[Splice, None] = {}
         self.places = Places(settings.streams_max, settings.streams_node_max)
         self.requests = Places(settings.requests_max, REQUESTS_NODE_MAX)
+        self._goodbyes = Places(GOODBYES_MAX, GOODBYES_NODE_MAX)
         self._settings = settings
         self._network = identity.network
         self._own = identity.public
@@ -87,6 +92,7 @@ class Relay:
         self._clock = clock
         self._tasks = tasks
         self._serves_dht = serves_dht
+        self._stopping = False
         per_s = settings.dials_per_minute / 60.0
         self._dials = Buckets(per_s, max(1.0, settings.dials_per_minute / 4), KEYS_MAX)
         self._bytes = Buckets(settings.bytes_per_s, settings.bytes_per_s, KEYS_MAX)
@@ -107,6 +113,16 @@ class Relay:
             if splice.moved_at <= oldest:
                 self.counters["reaped"] += 1
                 splice.end(f"nothing moved for {self._settings.idle_s:g} s")
+
+    async def stop(self) -> None:
+        """Tell every client that this relay stops, so that none has to find it out.
+
+        And whoever asks from now on: nobody attaches again to what is about to go.
+        """
+        self._stopping = True
+        async with anyio.create_task_group() as tasks:
+            for session in self.sessions:
+                tasks.start_soon(self._dismiss, session, Code.STOPPING, "this server stops")
 
     # --- one stream ------------------------------------------------------------------------------
 
@@ -131,10 +147,21 @@ class Relay:
 
     def _enter(self, held: ExitStack, key: PubKey) -> None:
         """Take a place for a request. Raises `_NoError`."""
-        if self.requests.of(key) >= self._settings.requests_max:
-            raise _NoError(Code.LIMIT, "too many requests of this key are under way")
-        if not self.requests.enter(held, key):
-            raise _NoError(Code.BUSY, "too many requests are under way")
+        if self._stopping:
+            raise _NoError(Code.STOPPING, "this server stops")
+        self._take_place(self.requests, held, key, "too many requests are under way")
+
+    def _take_place(self, places: Places, held: ExitStack, key: PubKey, problem: str) -> None:
+        """Raises `_NoError`: LIMIT for a bound of this key or address, BUSY for one of all."""
+        group = self._group(key)
+        whose = places.why_not(key, group)
+        if whose:
+            raise _NoError(Code.BUSY if whose == "in all" else Code.LIMIT, f"{problem} {whose}")
+        places.enter(held, key, group)
+
+    def _group(self, key: PubKey) -> str:
+        link = self._transports.find(key)
+        return host_group(link.host) if link is not None else ""
 
     def _count_dial(self, key: PubKey) -> None:
         """Raises `_NoError` for a key that asks too often."""
@@ -165,7 +192,9 @@ class Relay:
         self.counters[f"refused_{code.name.lower()}"] += 1
         log.debug("refused pk=%s code=%s reason=%r", short(stream.remote), code.name, reason)
         kind = Refused if attaching else Answer
-        with anyio.move_on_after(GOODBYE_S):
+        with ExitStack() as held, anyio.move_on_after(GOODBYE_S):
+            if not self._goodbyes.enter(held, stream.remote, self._group(stream.remote)):
+                return
             try:
                 await send_message(stream, kind(int(code), reason[:DMSG_REASON_MAX]))
                 await stream.send_eof()
@@ -178,10 +207,9 @@ class Relay:
 
     async def _attach(self, stream: Stream, wish: Attach) -> None:
         key = stream.remote
-        link = self._transports.find(key)
-        group = host_group(link.host) if link is not None else ""
+        group = self._group(key)
         no = self.sessions.why_not(key, group)
-        if link is not None and link.type == KIND:
+        if self._is_relayed(key):
             no = Code.NOT_ALLOWED, "a session stands on a direct transport, not on a relayed one"
         if wish.version != VERSION:
             no = Code.BAD_REQUEST, f"version {wish.version}; this server speaks {VERSION}"
@@ -193,7 +221,8 @@ class Relay:
         self.counters["attached"] += 1
         log.debug("session up pk=%s sessions=%d", short(key), len(self.sessions))
         if old is not None:
-            self._tasks.start_soon(self._replace, old)
+            text = "a newer session of this key took its place"
+            self._tasks.start_soon(self._dismiss, old, Code.REPLACED, text)
         try:
             limits = self._settings.streams_max, self._settings.dials_per_minute
             await send_message(stream, Attached(VERSION, *limits, self._serves_dht()))
@@ -214,15 +243,15 @@ class Relay:
             except (RemoteProtocolError, StreamError):
                 return
 
-    async def _replace(self, old: Session) -> None:
-        """Tell an old session that it is one no more."""
-        with anyio.move_on_after(GOODBYE_S):
-            try:
-                gone = Refused(int(Code.REPLACED), "a newer session of this key took its place")
-                await send_message(old.stream, gone)
-            except StreamError:
-                pass
-        await old.stream.aclose()
+    async def _dismiss(self, session: Session, code: Code, reason: str) -> None:
+        """Tell a session that it is one no more."""
+        with anyio.move_on_after(GOODBYE_S), suppress(StreamError):
+            await send_message(session.stream, Refused(int(code), reason))
+        await session.stream.aclose()
+
+    def _is_relayed(self, key: PubKey) -> bool:
+        link = self._transports.find(key)
+        return link is not None and link.type == KIND
 
     # --- dials -----------------------------------------------------------------------------------
 
@@ -232,8 +261,9 @@ class Relay:
         request = self._check(stream, dial)
         with ExitStack() as rooms:
             for key in (request.src, request.dst):
-                if not self.places.enter(rooms, key):
-                    raise _NoError(Code.LIMIT, "too many relayed streams are open")
+                self._take_place(
+                    self.places, rooms, PubKey(key), "too many relayed streams are open"
+                )
             far, answer = await self._ask(request, dial)
             try:
                 await send_message(stream, answer)
@@ -251,6 +281,8 @@ class Relay:
     def _check(self, stream: Stream, dial: Dial) -> Request:
         """Return what is wished. Raises `_NoError`, `DecodeError`."""
         self._count_dial(stream.remote)
+        if self._is_relayed(stream.remote):
+            raise _NoError(Code.NOT_ALLOWED, "a relay is asked directly, not through another one")
         judged = judge(self._network, dial, self._clock.wall_ns(), src=stream.remote)
         if judged.code != Code.ACCEPTED:
             raise _NoError(judged.code, judged.reason)
@@ -258,6 +290,8 @@ class Relay:
             raise _NoError(Code.BAD_REQUEST, "this is the destination: use the transport itself")
         if self.sessions.find(judged.request.dst) is None:
             raise _NoError(Code.NOT_ATTACHED, "that key has no session here")
+        if self._transports.find(judged.request.dst) is None:
+            raise _NoError(Code.NO_ANSWER, "the destination's transport is silent, or just ended")
         return judged.request
 
     async def _ask(self, request: Request, dial: Dial) -> tuple[Stream, Answer]:
@@ -281,7 +315,18 @@ class Relay:
                     await far.aclose()  # nothing of a dial that failed stays behind
         if far is None or not isinstance(answer, Answer):
             raise _NoError(Code.NO_ANSWER, f"the destination did not answer: {problem}")
+        if not self._is_its_own(session.key, dial, answer):
+            with anyio.CancelScope(shield=True):
+                await far.aclose()
+            raise _NoError(Code.NO_ANSWER, "what came as the destination's answer is not its own")
         return far, answer
+
+    def _is_its_own(self, key: PubKey, dial: Dial, answer: Answer) -> bool:
+        """Tell whether the destination signed this: unsigned, it would stand for our own word."""
+        try:
+            return is_signed(self._network, key, dial, answer)
+        except RemoteProtocolError:
+            return False
 
     async def _splice(self, near: Stream, far: Stream, request: Request) -> None:
         now = self._clock.now()

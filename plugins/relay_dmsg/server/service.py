@@ -71,6 +71,9 @@ async def open_server(
         tasks.start_soon(work)
         try:
             yield relay
+            # in good order, while all this needs still works; who is cancelled says nothing
+            await teller.leave()
+            await relay.stop()
         finally:
             tasks.cancel_scope.cancel()
 

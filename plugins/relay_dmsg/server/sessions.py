@@ -8,6 +8,7 @@ nobody waits for the network while the table is between two states (#3136).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from relay_dmsg.core.messages import Code
 from skycore.contracts.streams import Stream
@@ -39,6 +40,10 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Return the sessions as they are now."""
+        return iter(list(self._by_key.values()))
 
     def find(self, key: bytes) -> Session | None:
         """Return a key's session."""

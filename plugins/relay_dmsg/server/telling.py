@@ -29,6 +29,7 @@ DMSG_SERVER: Final = b"dmsg-server"
 LOOK_S: Final = 5.0
 """How often it is looked whether anything changed."""
 RETRY_S: Final = 30.0
+LEAVE_S: Final = 2.0
 STEPS: Final = 16
 """Free sessions are told in so many steps, so that not every session is news to the network."""
 
@@ -84,16 +85,38 @@ class Teller:
         self._clock = clock
         self._told: DmsgServerEntry | None = None
         self._next_at = 0.0
+        self._is_over = False
+        self._turn = anyio.Lock()
 
     async def run(self) -> None:
-        """Look again and again, for ever."""
-        while True:
-            listening = self._transports.listening()
-            address = told_address(self._settings.advertise, listening, self._owns)
-            self._relay.told = address
-            if address:
-                await self._tell(address)
+        """Look again and again, until `leave`."""
+        while not self._is_over:
+            async with self._turn:
+                await self._look()
             await anyio.sleep(LOOK_S)
+
+    async def leave(self) -> None:
+        """Take the record back: a server that stops is dialled by nobody until its lease ends.
+
+        Bounded. Raises nothing. The entry at the discovery is taken back by whoever registered it.
+        """
+        self._is_over = True
+        with anyio.move_on_after(LEAVE_S):
+            async with self._turn:  # a record on its way would come after the end of it
+                if self._told is None or self._namespace is None:
+                    return
+                try:
+                    await self._publisher.publish(Fact(DMSG_SERVER, None))
+                    log.info("no DMSG server any more: the record was taken back")
+                except SkycoreError as bad:
+                    log.info("the server's record could not be taken back error=%r", str(bad))
+
+    async def _look(self) -> None:
+        listening = self._transports.listening()
+        address = told_address(self._settings.advertise, listening, self._owns)
+        self._relay.told = address
+        if address:
+            await self._tell(address)
 
     async def _tell(self, address: str) -> None:
         serves_dht = self._serves_dht()

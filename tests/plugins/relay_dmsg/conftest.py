@@ -32,6 +32,18 @@ def anyio_backend():
     return sim_backend(limit_s=12 * 3_600)
 
 
+class DirectLink:
+    """A link that is silent once `silence` is set."""
+
+    type, host, rtt_s, closed = "stcpr", "", None, ""
+
+    def __init__(self):
+        self.silence = anyio.Event()
+
+    async def wait_silent(self):
+        await self.silence.wait()
+
+
 class Links(MemoryTransports):
     """Direct links to whoever is not down."""
 
@@ -52,9 +64,16 @@ class Links(MemoryTransports):
         await anyio.sleep(0.01)
         if remote in self.exchange.down:
             raise DialError("nobody answers")
-        return self.links.setdefault(
-            bytes(remote), types.SimpleNamespace(type="stcpr", host="", rtt_s=None)
-        )
+        return self.links.setdefault(bytes(remote), DirectLink())
+
+
+class ServersLinks(Links):
+    """Whoever speaks to a server over a stream has a link to it."""
+
+    def find(self, remote):
+        if remote in self.exchange.down:
+            return None
+        return self.links.get(bytes(remote)) or types.SimpleNamespace(type="stcpr", host="")
 
 
 class Publications:
@@ -105,7 +124,7 @@ class Bench:
 
     async def server(self, name="server", owns=(), **settings):
         """Run a relay; its links are `relay.links`."""
-        links = Links(self.exchange)
+        links = ServersLinks(self.exchange)
         relay = await self.stack.enter_async_context(
             open_server(
                 DmsgServerSettings(**settings),

@@ -83,6 +83,18 @@ async def test_a_lost_server_is_replaced_in_10_s(bench):
     await bench.until(lambda: len(attached(door) - {lost}) == 2, limit_s=10)
 
 
+async def test_2942_a_server_that_is_silent_is_left_though_its_link_is_kept(bench):
+    for n in range(3):
+        await bench.server(f"s{n}")
+    door = await bench.client("alice", sources=(Source(bench, ["s0", "s1", "s2"]),))
+    await bench.until(lambda: len(attached(door)) == 2)
+    silent = sorted(attached(door))[0]
+    link = door.links.links[silent]
+    link.silence.set()
+    await bench.until(lambda: len(attached(door) - {silent}) == 2, limit_s=10)
+    assert door.client.servers.find(silent).trouble == "the server answers no pings"
+
+
 async def test_a_lost_server_ends_the_patience_with_others(bench):
     """One that was away for an hour is back: it is not left in peace while we have nobody."""
     await bench.server("s0")

@@ -1,12 +1,11 @@
-"""Token buckets, and whose an address is."""
+"""Token buckets."""
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_dmsg.core.rates import Bucket, Buckets, host_group
+from relay_dmsg.core.rates import Bucket, Buckets
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=200))
@@ -38,17 +37,3 @@ def test_keys_are_bounded_and_who_spoke_last_is_kept():
     assert buckets.of(b"a", 0.0) is first
     buckets.of(b"c", 0.0)
     assert len(buckets) == 2 and buckets.of(b"a", 0.0) is first
-
-
-@pytest.mark.parametrize(
-    ("host", "group"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("key-0011", "key-0011"),
-        ("", ""),
-    ],
-)
-def test_whose_limit_an_address_counts_on(host, group):
-    assert host_group(host) == group
