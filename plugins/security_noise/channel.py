@@ -64,7 +64,7 @@ class NoiseChannel:
             await self._fail(str(over))
             raise
         except _LOST as lost:
-            await self._fail("the connection was lost")
+            await self._fail(str(lost) or "the connection was lost")
             raise TransportClosedError(self._closed) from lost
         except BaseException:
             # Cancelled, perhaps in mid-frame: the remote could never verify what comes after.
@@ -94,7 +94,7 @@ class NoiseChannel:
             await self._fail("the remote ended it in mid-frame" if cut else "the remote closed it")
             raise TransportClosedError(self._closed) from end
         except _LOST as lost:
-            await self._fail("the connection was lost")
+            await self._fail(str(lost) or "the connection was lost")
             raise TransportClosedError(self._closed) from lost
 
     async def aclose(self) -> None:

@@ -108,6 +108,7 @@ class SudphStream(ByteStream):
         """Return anyio's typed attributes: both addresses as (host, port), and the loss."""
         return {
             LineAttribute.loss: lambda: self.link.loss,
+            LineAttribute.watched: lambda: True,
             SocketAttribute.local_address: lambda: self._endpoint.local,
             SocketAttribute.remote_address: lambda: self.link.peer or ("", 0),
         }

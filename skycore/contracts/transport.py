@@ -94,6 +94,9 @@ class LineAttribute(TypedAttributeSet):
     """Share of what was sent that was lost on the way, from 0 to 1, since the connection stands."""
     ended: bool = typed_attribute()
     """Whether the other side is known to have ended it, read or not."""
+    watched: bool = typed_attribute()
+    """Whether the type ends the connection itself, within a minute, once the other side is gone:
+    then unanswered pings do not. Such a type outlives outages that a person would call short."""
 
 
 @runtime_checkable
@@ -144,6 +147,18 @@ class Transport(Protocol):
     @property
     def loss(self) -> float | None:
         """Share of what was sent that was lost on the way; None where the type does not know."""
+        ...
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the other end has answered no ping for some 20 s: it is gone, or cut off for now.
+
+        Nobody is given such a transport any more; who uses it may wait, or go another way.
+        """
+        ...
+
+    async def wait_silent(self) -> None:
+        """Wait until it is silent, or closed."""
         ...
 
     @property
@@ -219,7 +234,7 @@ class Transports(Protocol):
         ...
 
     def find(self, remote: bytes) -> Transport | None:
-        """Return the best live transport to a key."""
+        """Return the best live transport to a key that is not silent."""
         ...
 
     def listening(self) -> Sequence[Address]:

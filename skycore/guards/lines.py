@@ -21,6 +21,14 @@ class Line(NamedTuple):
     stream: ByteStream
 
     @property
+    def is_watched(self) -> bool:
+        """Whether the type notices by itself that the other end is gone."""
+        try:
+            return bool(self.stream.extra(LineAttribute.watched, False))
+        except (OSError, LookupError):
+            return False
+
+    @property
     def loss(self) -> float | None:
         """Share of what was sent that was lost; None where the type does not know."""
         try:

@@ -5,6 +5,8 @@ gathered since its last turn into one write, so sixty-four small answers cost on
 one system call. Pings and their answers overtake queued data, which the packet format allows:
 packets of different types have no order between them.
 
+What silence means: `guards.pulse`.
+
 Why a tick and no timers: one task of the manager looks at all links three times per ping interval.
 A timer per link cost the original network half a core at 460 links.
 
@@ -26,6 +28,7 @@ from skycore.contracts.runtime import Clock
 from skycore.contracts.security import Hello, SecureChannel
 from skycore.contracts.transport import PacketHandler, RefusalHandler
 from skycore.errors import RemoteProtocolError, TransportClosedError
+from skycore.guards.pulse import PING_TICKS, Pulse
 from skycore.guards.refusals import Refusals
 from skycore.guards.sendqueue import SendQueue
 from skycore.model.keys import PubKey, short
@@ -38,10 +41,6 @@ log = logging.getLogger(__name__)
 
 LABELS: Final = ("ephemeral", "automatic", "user")
 """Weakest first."""
-PING_TICKS: Final = 3
-"""Ticks in a ping interval, and unanswered pings after which a link is dead."""
-RTT_AGE_S: Final = 60.0
-"""A measured round-trip time older than this is measured again, however much the peer sends."""
 FLUSH_S: Final = 0.05
 """How long a closing link may still send: closing never waits for the peer."""
 GOODBYE_S: Final = 1.0
@@ -91,6 +90,7 @@ class Link:
         ping_interval_s: float,
         host: str = "",
         loss: Callable[[], float | None] = lambda: None,
+        is_watched: bool = False,
     ) -> None:
         now = owner.clock.now()
         self.id = link_id
@@ -100,6 +100,8 @@ class Link:
         self.label = label
         self.remote_hello: Hello = channel.hello
         self.host = host
+        self.is_watched = is_watched
+        """Whether the type ends it by itself once the other end is gone."""
         self.opened_at = now
         self.rtt_s: float | None = None
         self.bytes_sent = 0
@@ -111,7 +113,6 @@ class Link:
         """Whether the manager said that it is up."""
         self.drains_since: float | None = None
         """Since when another link has its place; it ends once it is idle."""
-        self.heard_at = now
         self.used_at = now
         self.peer_keeps = False
         """Whether the peer's last ping said that it wants this link for more than a lookup."""
@@ -125,14 +126,11 @@ class Link:
         self._parser = PacketParser()
 
         self._queue = SendQueue()
-        self._heard = False
+        self._pulse = Pulse(
+            now, first_ping_s=first_ping_s, interval_s=ping_interval_s, is_watched=is_watched
+        )
+        self._silence = anyio.Event()
         self._used = False
-        self._missed = 0
-        self._ping_interval_s = ping_interval_s
-        self._ping_due = now + first_ping_s
-        self._ping_stamp = 0
-        self._ping_sent_at = 0.0
-        self._rtt_at = float("-inf")
         self._told_keeps: bool | None = None
         self._sent_last_tick = 0
         self._stalled = 0
@@ -148,6 +146,16 @@ class Link:
     def loss(self) -> float | None:
         """Share of what was sent that was lost on the way; None where the type does not know."""
         return self._loss()
+
+    @property
+    def heard_at(self) -> float:
+        """When something came, to a tick."""
+        return self._pulse.heard_at
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether three pings are unanswered, and nothing else came."""
+        return self._pulse.is_silent
 
     @property
     def closed(self) -> str:
@@ -168,6 +176,12 @@ class Link:
         if not self._closed:
             await self._queue.wait_calm()
 
+    async def wait_silent(self) -> None:
+        """Wait until it is silent, or closed."""
+        while not (self._closed or self.is_silent):
+            self._silence = anyio.Event() if self._silence.is_set() else self._silence
+            await self._silence.wait()
+
     async def aclose(self, reason: str) -> None:
         """Close: what is queued has FLUSH_S to go, and the peer is told the reason."""
         self.close(reason)
@@ -186,6 +200,7 @@ class Link:
         if self._closed:
             return
         self._closed = reason or "closed"
+        self._silence.set()
         self._owner.link_closed(self)
         if tell:
             self._queue.put(PacketType.ERROR, _error(WHOLE_LINK, self._closed))  # after the rest
@@ -198,11 +213,11 @@ class Link:
         """Take a stronger label, and let the peer know with the next ping."""
         if LABELS.index(label) > LABELS.index(self.label):
             self.label = label
-            self._ping_due = self._owner.clock.now()
+            self._pulse.hurry(self._owner.clock.now())
 
     def probe(self) -> None:
         """Ask now whether the peer is still there."""
-        if not self._ping_stamp:
+        if not self._pulse.is_asked:
             self._ping(self._owner.clock.now())
 
     def tick(self, now: float) -> None:
@@ -212,33 +227,20 @@ class Link:
         self._refused_types.clear()
         if self._used:
             self._used, self.used_at = False, now
-        if self._heard:
-            self._heard, self.heard_at, self._missed = False, now, 0
-        elif self._ping_stamp:
-            self._missed += 1
-        if self._missed >= PING_TICKS:
-            self.close(f"no answer to {PING_TICKS} pings", tell=False)
+        over = self._pulse.tick(now)
+        if over:
+            self.close(over, tell=False)
             return
+        if self._pulse.is_silent:
+            self._silence.set()
         idle = self.bytes_sent != self._sent_last_tick or not self._queue.unsent
         self._stalled = 0 if idle else self._stalled + 1
         self._sent_last_tick = self.bytes_sent
         if self._stalled >= STALLED_TICKS:
             self.close("peer does not read: nothing could be sent for a minute", tell=False)
             return
-        if self._missed or self._is_ping_due(now):
+        if self._pulse.wants_ping(now, has_news=self._told_keeps is not self._keeps):
             self._ping(now)
-
-    def _is_ping_due(self, now: float) -> bool:
-        """Tell whether to ask, though nothing is missing yet.
-
-        `heard_at` is up to one tick late: so a peer is asked after one tick less than an interval.
-        """
-        tick_s = self._ping_interval_s / PING_TICKS
-        slack = tick_s / 2
-        if now < self._ping_due - slack:
-            return False
-        quiet = now - self.heard_at >= self._ping_interval_s - tick_s - slack
-        return quiet or now - self._rtt_at >= RTT_AGE_S or self._told_keeps is not self._keeps
 
     @property
     def _keeps(self) -> bool:
@@ -267,7 +269,7 @@ class Link:
             while not self._closed:
                 data = await channel.receive()
                 self.bytes_received += len(data)
-                self._heard = True
+                self._pulse.heard()
                 if not self._closed:
                     self._take(data)
         except TransportClosedError as end:
@@ -337,11 +339,10 @@ class Link:
         self.close(f"peer does not read: {self._queue.unsent} bytes are unsent", tell=False)
 
     def _ping(self, now: float) -> None:
-        self._ping_stamp = self._owner.clock.wall_ns()
-        self._ping_sent_at = now
-        self._ping_due = now + self._ping_interval_s
+        stamp = self._owner.clock.wall_ns()
+        self._pulse.asked(now, stamp)
         self._told_keeps = self._keeps
-        self._control_out(PacketType.TRANSPORT_PING, _PING.pack(self._ping_stamp, self._keeps))
+        self._control_out(PacketType.TRANSPORT_PING, _PING.pack(stamp, self._keeps))
 
     def _control(self, packet_type: int, payload: bytes) -> None:
         if packet_type == PacketType.TRANSPORT_PING:
@@ -367,10 +368,8 @@ class Link:
     def _on_pong(self, payload: bytes) -> None:
         if len(payload) != _PING_ECHO:
             raise RemoteProtocolError(f"a transport pong of {len(payload)} bytes")
-        if self._ping_stamp and int.from_bytes(payload, "big") == self._ping_stamp:
-            self._ping_stamp = 0
-            self._rtt_at = self._owner.clock.now()
-            self.rtt_s = max(0.0, self._rtt_at - self._ping_sent_at)
+        self._pulse.answered(self._owner.clock.now(), int.from_bytes(payload, "big"))
+        self.rtt_s = self._pulse.rtt_s
 
     def _on_error(self, payload: bytes) -> None:
         """Hear why. Never answered: two nodes must not argue for ever."""

@@ -3,6 +3,8 @@
 The rule (wire section 3): from a new instance id the newest wins, for the peer was restarted and
 its old link is dead. With the same instance id, of two links with different diallers that of the
 smaller key wins, and of two with the same dialler the newest, for a dialler has one dial in flight.
+A link whose type watches over it, and which stood for a while, keeps its place beside a newcomer of
+the same instance: somebody dialled while it was silent, and its peer lives (U7).
 Both sides see the same two links and know the same facts, so they choose alike in whatever order
 the links arrive. The loser is not cut: it serves what was begun on it until it is idle, and takes
 the place if the winner turns out to be dead.
@@ -12,11 +14,13 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from skycore.contracts.runtime import Clock
 from skycore.errors import TransportError
 from skycore.guards.links import LABELS, Link
+from skycore.model.addresses import host_group
 from skycore.model.keys import PubKey, short
 
 __all__ = ["LinkTable"]
@@ -24,6 +28,8 @@ __all__ = ["LinkTable"]
 log = logging.getLogger(__name__)
 
 DRAIN_IDLE_S = 2.0
+SETTLED_S = 20.0
+"""Age from which a watched link is no crossing dial's any more: those take 10 s at most."""
 DRAINING_MAX = 4
 """Losers of one peer and type that drain at a time; the oldest goes at once beyond."""
 
@@ -66,13 +72,18 @@ class LinkTable:
         return self._live.get(link_id)
 
     def find(self, remote: bytes) -> Link | None:
-        """Return the best live link to a key: of the type that comes first by its plugin's name."""
-        links = self._of_peer.get(remote)
-        if not links:
-            return None
-        if len(links) == 1:
-            return links[0]
-        return min(links, key=lambda link: self._kinds.index(link.type))
+        """Return the best link to a key: of the type that comes first by its plugin's name.
+
+        One that is silent is nobody's best. While it has its place, one that drains stands in.
+        """
+        links = self._of_peer.get(remote, ())
+        found = [link for link in links if not link.is_silent]
+        if not found:
+            drain = (one for link in links for one in self._draining.get(link.id, ()))
+            found = [one for one in drain if not one.is_silent]
+        if len(found) <= 1:
+            return found[0] if found else None
+        return min(found, key=lambda link: self._kinds.index(link.type))
 
     def admit(self, link: Link) -> None:
         """Give a new link its place. Raises `TransportError` where there is none."""
@@ -138,6 +149,8 @@ class LinkTable:
                 link.close(f"idle for {idle_s:.0f} s")
 
     def _beats(self, new: Link, old: Link) -> bool:
+        if old.is_watched and new.opened_at - old.opened_at >= SETTLED_S:
+            return False
         if new.dialled == old.dialled:
             return True
         dialler = self._own if new.dialled else new.remote
@@ -166,9 +179,16 @@ class LinkTable:
             drainers[0].close("too many connections of one peer")
 
     def _make_room(self) -> bool:
-        """Close the weakest link: of the ephemeral ones, that idle longest."""
+        """Close the weakest link: of the ephemeral ones of the host with most, that idle longest.
+
+        Why by host: keys cost nothing, and the links of a flood are never idle. Whoever floods from
+        one address pushes out his own, and no quiet one of somebody else's.
+        """
         weak = [one for one in self._live.values() if one.label == LABELS[0]]
         if not weak:
             return False
-        min(weak, key=lambda link: link.used_at).close("this node has too many transports")
+        crowds = Counter(host_group(one.host) for one in weak)
+        crowd = max(crowds.values())
+        crowded = (one for one in weak if crowds[host_group(one.host)] == crowd)
+        min(crowded, key=lambda link: link.used_at).close("this node has too many transports")
         return True

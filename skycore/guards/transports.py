@@ -73,7 +73,8 @@ class TransportsSettings(PluginSettings):
     """Settings of the transport manager."""
 
     transports_max: int = Field(default=8_192, gt=0)
-    """Live transports at most; when full, the one idle longest of the ephemeral ones makes room."""
+    """Live transports at most; when full, the one idle longest of the ephemeral ones makes room, of
+    the address that has most of them."""
     handshakes_max: int = Field(default=64, gt=0)
     """Handshakes in flight per listener."""
     handshakes_per_host_max: int = Field(default=8, gt=0)
@@ -89,7 +90,7 @@ class TransportsSettings(PluginSettings):
     dial_backoff_longest_s: float = Field(default=20.0, gt=0)
     """Longest wait between dials: how late the return of a peer may be noticed."""
     ping_interval_s: float = Field(default=10.0, gt=0)
-    """How often a link is pinged; a dead one is noticed within two of these."""
+    """How often a link is pinged; a silent one is noticed within two of these."""
     ephemeral_idle_s: float = Field(default=60.0, gt=0)
     """After how much silence a transport that was opened for a lookup is closed."""
     addresses_max: int = Field(default=16_384, gt=0)
@@ -179,7 +180,7 @@ class TransportManager:
         return self._table.live()
 
     def find(self, remote: bytes) -> Transport | None:
-        """Return the best live transport to a key."""
+        """Return the best live transport to a key that is not silent."""
         return self._table.find(remote)
 
     def listening(self) -> Sequence[Address]:
@@ -257,9 +258,7 @@ class TransportManager:
             log.log(
                 _level(link),
                 "transport down pk=%s type=%s reason=%r",
-                short(link.remote),
-                link.type,
-                link.closed,
+                *(short(link.remote), link.type, link.closed),
             )
             self._events.publish(TransportDown(link.id, link.remote, link.type, link.closed))
             self._changed(link, up=False)
@@ -311,6 +310,7 @@ class TransportManager:
             ping_interval_s=interval,
             host=line.host,
             loss=lambda: line.loss,
+            is_watched=line.is_watched,
         )
         self._table.admit(link)
         self._tasks.start_soon(link.run)

@@ -63,6 +63,7 @@ class MemoryTransport:
         self.host = ""
         self.opened_at = 0.0
         self.rtt_s: float | None = None
+        self.is_silent = False
         self.loss: float | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -103,6 +104,11 @@ class MemoryTransport:
             self._close("the peer does not read")
         elif len(self._queue) == 1:
             self._wake()
+
+    async def wait_silent(self) -> None:
+        """Wait until it is closed, or `is_silent` was set and something moved."""
+        while not (self._closed or self.is_silent):
+            await self._changed.wait()
 
     async def drain(self) -> None:
         """Wait until less than a quarter of TRANSPORT_QUEUE_MAX is unsent."""

@@ -32,7 +32,7 @@ from relay_dmsg.numbers import KIND, TO_SERVER
 from relay_dmsg.settings import DmsgClientSettings
 from skycore.contracts.runtime import Clock
 from skycore.contracts.streams import Stream, Streams
-from skycore.contracts.transport import Transports
+from skycore.contracts.transport import Transport, Transports
 from skycore.errors import DialError, RemoteProtocolError, SkycoreError
 from skycore.model.addresses import Contact
 from skycore.model.keys import PubKey, short
@@ -191,14 +191,14 @@ class Keeper:
         try:
             with anyio.move_on_after(self._settings.dial_timeout_s) as limit:
                 self._counters["attempts"] += 1
-                await self.reach(server)
+                link = await self.reach(server)
                 stream = await self._streams.dial(server.key, TO_SERVER)
                 limits = await self._attach(stream)
             if stream is not None and not limit.cancelled_caught:
                 began = self._clock.now()
                 self._up(Session(server, limits, began))
                 why = "this node stops"  # if the hold is cancelled
-                why = await self._hold(stream)
+                why = await self._hold(stream, link)
         except SkycoreError as bad:
             why = str(bad)
         finally:
@@ -207,7 +207,7 @@ class Keeper:
                     await stream.aclose()
             self._down(server, why, self._clock.now() - began)
 
-    async def reach(self, server: Server) -> None:
+    async def reach(self, server: Server) -> Transport:
         """Make sure of a direct transport to a server. Raises `DialError`."""
         if self._transports.find(server.key) is None:
             contact = Contact(server.key, (server.address,))
@@ -215,6 +215,7 @@ class Keeper:
         link = await self._transports.ensure(server.key, look_up=False)
         if link.type == KIND:
             raise DialError(f"{short(server.key)} is reached through a relay only")
+        return link
 
     async def _attach(self, stream: Stream) -> Attached:
         await send_message(stream, Attach(VERSION, "visor"))
@@ -225,9 +226,19 @@ class Keeper:
             raise RemoteProtocolError("the server's answer to an attachment is none")
         return answer
 
-    async def _hold(self, stream: Stream) -> str:
-        """Pulse and listen until the session ends; return why."""
+    async def _hold(self, stream: Stream, link: Transport) -> str:
+        """Pulse and listen until the session ends; return why.
+
+        A server that is silent is left, though its link may outlive an outage: nobody reaches us
+        through it meanwhile (#2942).
+        """
         why = ""
+
+        async def notice() -> None:
+            nonlocal why
+            await link.wait_silent()
+            why = why or link.closed or "the server answers no pings"
+            tasks.cancel_scope.cancel()
 
         async def listen() -> None:
             nonlocal why
@@ -242,6 +253,7 @@ class Keeper:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
+            tasks.start_soon(notice)
             while True:
                 await anyio.sleep(PULSE_S)
                 try:

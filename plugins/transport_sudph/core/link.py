@@ -47,6 +47,8 @@ HANDSHAKE_RETRY_MAX_S: Final = 0.4
 FIRST_WINDOW: Final = 64 * 1024
 """Bytes that a peer may send before anything of it was read."""
 ROUNDING_S: Final = 1e-6
+IDLE: Final = "Idle timeout"
+"""aioquic's words for the end of a silent connection."""
 ACK_AT_ONCE: Final = 4
 """Packets in one go that are acknowledged without waiting for more."""
 ACK_DELAY_S: Final = 0.004
@@ -205,7 +207,9 @@ class QuicLink(QuicConnection):
             elif isinstance(event, events.StopSendingReceived | events.StreamReset):
                 self.is_refused = True
         if self._close_event is not None:  # aioquic tells it as an event when all is forgotten
-            self._over(self._close_event.reason_phrase or "closed")
+            said = self._close_event.reason_phrase or "closed"
+            idle_s = self._configuration.idle_timeout
+            self._over(f"nothing came for {idle_s:g} s" if said == IDLE else said)
 
     def _take_data(self, event: events.StreamDataReceived) -> None:
         if event.data:

@@ -100,7 +100,7 @@ class Handler:
 class Bench:
     """A link under test, its peer and its owner; leaving the context ends it."""
 
-    def __init__(self, label="ephemeral"):
+    def __init__(self, label="ephemeral", *, is_watched=False):
         self.channel, self.owner = Channel(), Owner()
         self.link = Link(
             self.owner,
@@ -111,6 +111,7 @@ class Bench:
             label=label,
             first_ping_s=0.0,
             ping_interval_s=10.0,
+            is_watched=is_watched,
         )
 
     async def __aenter__(self):
@@ -316,6 +317,38 @@ async def test_t2942_nor_later_if_its_last_byte_came_between_two_looks(late):
         while not bench.link.closed:
             await bench.tick()
         assert 10 <= anyio.current_time() - began <= 20.1
+
+
+async def test_u7_a_link_that_its_type_watches_over_is_silent_and_kept():
+    async with Bench(is_watched=True) as bench, anyio.create_task_group() as tasks:
+        await bench.tick(30, answer=True)
+        noticed = []
+
+        async def notice():
+            await bench.link.wait_silent()
+            noticed.append(anyio.current_time())
+
+        tasks.start_soon(notice)
+        began = anyio.current_time()
+        await bench.tick(14)  # 47 s, longer than any type holds on by itself
+        assert not bench.link.closed and bench.link.is_silent
+        assert 10 <= noticed[0] - began <= 20.1
+        bench.channel.say(encode_packet(9, bytes(8)))
+        await bench.settle()
+        assert not bench.link.is_silent  # at once, not at the next look
+        await bench.tick(30, answer=True)
+        assert not bench.link.is_silent and bench.link.rtt_s is not None
+        began = anyio.current_time()
+        while not bench.link.closed:
+            await bench.tick()
+        assert bench.link.closed == "no answer to 18 pings"
+        assert 60 <= anyio.current_time() - began <= 70
+
+
+async def test_a_closed_link_is_waited_for_no_more():
+    async with Bench() as bench:
+        bench.link.close("enough")
+        await bench.link.wait_silent()
 
 
 async def test_a_peer_that_is_heard_is_pinged_once_a_minute_only():

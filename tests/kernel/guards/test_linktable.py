@@ -23,7 +23,7 @@ class Hello:
 class Stub:
     """What the table sees of a link, seen from one side."""
 
-    type = "plain"
+    type, host = "plain", ""
 
     def __init__(self, number, own, remote, dialler, instance_id=b"one", table=None):
         self.number = number
@@ -34,6 +34,8 @@ class Stub:
         self.label = "ephemeral"
         self.peer_keeps = False
         self.drains_since = None
+        self.is_silent = self.is_watched = False
+        self.opened_at = 0.0
         self.heard_at = self.used_at = 0.0
         self.closed = ""
         self.probed = 0
@@ -177,3 +179,29 @@ def test_an_ephemeral_link_is_closed_when_idle_unless_somebody_wants_it():
     used.used_at = 30.0
     side.table.look_after()
     assert idle.closed == "idle for 70 s" and not wanted.closed and not used.closed
+
+
+def test_u7_nobody_is_given_a_silent_link_and_one_that_drains_stands_in():
+    side = Side(LARGE, SMALL)
+    kept = side.admit(1, SMALL)
+    kept.is_silent = True
+    assert side.table.find(SMALL) is None and side.table.live() == [kept]
+    beside = side.admit(2, LARGE)  # dialled by the larger key: it drains, by the rule
+    assert kept.probed and side.table.live() == [kept]
+    assert side.table.find(SMALL) is beside
+    kept.is_silent = False
+    assert side.table.find(SMALL) is kept and not kept.closed
+
+
+@pytest.mark.parametrize("own", [LARGE, SMALL])
+@pytest.mark.parametrize("dialler", [LARGE, SMALL])
+def test_u7_a_watched_link_that_stood_for_long_keeps_its_place_on_both_sides(own, dialler):
+    side = Side(own, SMALL if own == LARGE else LARGE)
+    kept = side.admit(1, LARGE)
+    kept.is_watched, kept.is_silent = True, True
+    newcomer = Stub(2, own, side.remote, dialler, table=side.table)
+    newcomer.opened_at = 25.0
+    side.table.admit(newcomer)
+    assert side.table.live() == [kept] and not newcomer.closed
+    side.admit(3, dialler, instance_id=b"restarted")
+    assert kept.closed == newcomer.closed == "the peer was restarted"
