@@ -61,7 +61,6 @@ def start(
         *network,
         delegations,
         f"mirror_redis.url={url}",
-        f"registry_redis.url={url}",
         "http_server.listen=127.0.0.1:0",
     )
     with ThreadPoolExecutor(2) as pool:

@@ -41,13 +41,13 @@ class Bringer:
     """Remembers at the start what Redis has of ours; brings it again where another store is."""
 
     def __init__(
-        self, store: RedisStore, own: OwnRecords, identity: Identity, clock: Clock, retry_s: float
+        self, store: RedisStore, own: OwnRecords, identity: Identity, clock: Clock
     ) -> None:
         self._store = store
         self._own = own
         self._identity = identity
         self._clock = clock
-        self._retry_s = retry_s
+        self._retry_s = store.link.settings.retry_s
 
     async def run(self) -> None:
         """Go on until cancelled; what Redis cannot do now is tried again."""

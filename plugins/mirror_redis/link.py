@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from mirror_redis.dialing import Command, Dialer, Line, Refused, read_secret
 from mirror_redis.failures import UP, Failure, failure_of, named
 from mirror_redis.places import parse_place
-from mirror_redis.settings import RedisSettings
+from mirror_redis.settings import RedisSettings, settled
 from skycore.contracts.runtime import Clock
 from skycore.errors import ConfigError, StoreError
 
@@ -37,13 +37,13 @@ L = TypeVar("L", bound="Link")
 class Link:
     """Calls to one Redis, and how it is."""
 
-    def __init__(self, dialer: Dialer, settings: RedisSettings, clock: Clock) -> None:
+    def __init__(
+        self, dialer: Dialer, settings: RedisSettings, clock: Clock, section: str = ""
+    ) -> None:
         self._dialer = dialer
         self._clock = clock
         self._idle: list[Line] = []
         self._places = anyio.Semaphore(settings.connections_max)
-        self._timeout_s = settings.timeout_s
-        self._retry_s = settings.retry_s
         self._failure: Failure | None = None
         self._detail = ""
         self._refusing: Failure | None = None
@@ -51,6 +51,10 @@ class Link:
         self._since = clock.now()
         self._down = anyio.Event()
         self._is_closed = False
+        self.settings = settings
+        """Of the connection, and of all calls."""
+        self.section = section
+        """Whose settings these are, where it is another plugin's section; else empty."""
         self.prefix = settings.prefix
         self.where = str(dialer.place)
         self.db = dialer.place.db
@@ -235,7 +239,7 @@ class Link:
                 with anyio.move_on_after(LOOK_AGAIN_S):  # its settings may change under way
                     await self._down.wait()
             if self._failure is not None:
-                await anyio.sleep(self._retry_s)
+                await anyio.sleep(self.settings.retry_s)
                 await self.hang_up()
             async with self._places:
                 await self._dial_again()
@@ -268,8 +272,14 @@ def _passwords(settings: RedisSettings, url_password: str) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def open_link(settings: RedisSettings, clock: Clock, kind: type[L]) -> AsyncIterator[L]:
-    """Hold the way to Redis open. Raises what only a person can change; else it comes by itself."""
+async def open_link(
+    own: RedisSettings, clock: Clock, kind: type[L], **others: RedisSettings | None
+) -> AsyncIterator[L]:
+    """Hold the way to Redis open. Raises what only a person can change; else it comes by itself.
+
+    `others` are this node's other sections for Redis: see `settings.settled`.
+    """
+    settings, section = settled(own, others)
     place = parse_place(settings.url)
     password, sentinel_password = _passwords(settings, place.password)
     dialer = Dialer(
@@ -280,7 +290,7 @@ async def open_link(settings: RedisSettings, clock: Clock, kind: type[L]) -> Asy
         timeout_s=settings.timeout_s,
         evicting_allowed=settings.evicting_allowed,
     )
-    link = kind(dialer, settings, clock)
+    link = kind(dialer, settings, clock, section)
     try:
         await link.start()
         async with anyio.create_task_group() as tasks:

@@ -19,6 +19,8 @@ from mirror_redis.mirror_settings import RedisMirrorSettings
 from mirror_redis.mirror_status import MirrorStatus
 from mirror_redis.mirror_store import MirrorStore
 from mirror_redis.mirror_writer import Writer
+from mirror_redis.registry_settings import RedisRegistrySettings
+from mirror_redis.settings import RedisStoreSettings
 from skycore.contracts.dht import Mirror
 from skycore.contracts.runtime import Clock, Entropy, Identity
 from skycore.contracts.status import StatusSource
@@ -64,10 +66,15 @@ class Mirroring:
 
 @asynccontextmanager
 async def open_mirror_link(
-    settings: RedisMirrorSettings, clock: Clock
+    settings: RedisMirrorSettings,
+    clock: Clock,
+    store: RedisStoreSettings | None = None,
+    registry: RedisRegistrySettings | None = None,
 ) -> AsyncIterator[MirrorLink]:
     """Hold the mirror's connections. Raises a named `StoreError` for what waiting does not cure."""
-    async with open_link(settings, clock, MirrorLink) as link:
+    async with open_link(
+        settings, clock, MirrorLink, store_redis=store, registry_redis=registry
+    ) as link:
         yield link
 
 
@@ -82,11 +89,11 @@ async def open_mirroring(
 ) -> AsyncIterator[Mirroring]:
     """Write and audit for as long as the context lasts. A Redis that is down is waited for."""
     own = identity.public
-    store = MirrorStore(link, settings, entropy, identity.network.id)
+    store = MirrorStore(link, entropy, identity.network.id)
     queue = Queue(settings.queue_bytes_max, settings.records_max)
     ledger = Ledger(settings.records_max)
     copies = Copies(items, own)
-    writer = Writer(link, store, copies, queue, ledger, own, clock, settings.retry_s)
+    writer = Writer(link, store, copies, queue, ledger, own, clock)
     auditor = Auditor(settings, link, store, copies, queue, ledger, writer, clock)
     mirror = RedisMirror(link, store, copies, queue, ledger, own, clock, settings)
     await _look(link, store)
@@ -110,7 +117,8 @@ async def _look(link: MirrorLink, store: MirrorStore) -> None:
     if not link.is_usable:
         log.warning(
             "no redis to mirror into yet; records wait in this node's own store at=%s"
-            " hint='start it, or set [mirror_redis] url to where it is'", link.where,
+            " hint='start it, or set [%s] url to where it is'", link.where,
+            link.section or "mirror_redis",
         )  # fmt: skip
 
 

@@ -75,7 +75,6 @@ class Writer:
         ledger: Ledger,
         own: bytes,
         clock: Clock,
-        retry_s: float,
     ) -> None:
         self._link = link
         self._store = store
@@ -84,7 +83,7 @@ class Writer:
         self._ledger = ledger
         self._own = own
         self._clock = clock
-        self._retry_s = retry_s
+        self._retry_s = link.settings.retry_s
         self._on_way: dict[ItemKey, Job] = {}
         self.ahead_ns = 0
         """How far this node's clock is ahead of the server's, as it was asked last."""

@@ -35,14 +35,12 @@ class News:
         writer: bytes,
         *,
         poll_s: float,
-        retry_s: float,
     ) -> None:
         self._link = link
         self._look = look
         self._channel = channel
         self._writer = writer
         self._poll_s = poll_s
-        self._retry_s = retry_s
         self._bell = anyio.Event()
         self._is_watched = False
         self._mark = -1
@@ -82,7 +80,7 @@ class News:
             try:
                 line = await self._link.listen(self._channel)
             except StoreError:
-                await anyio.sleep(self._retry_s)
+                await anyio.sleep(self._link.settings.retry_s)
                 continue
             try:
                 await self._hear(line)

@@ -20,7 +20,6 @@ from mirror_redis.link import Link
 from mirror_redis.puts import Puts, not_done
 from mirror_redis.rows import lease_record, member_of, number, record
 from mirror_redis.scripts import Scripts
-from mirror_redis.settings import RedisSettings
 from skycore.contracts.runtime import Entropy
 from skycore.contracts.store import ItemKey, PutOutcome
 from skycore.errors import StoreError, StoreUnsupportedError, StoreVersionError
@@ -45,7 +44,6 @@ class OpenedStore:
     def __init__(
         self,
         link: Link,
-        settings: RedisSettings,
         entropy: Entropy,
         network: bytes,
         history: History | None = None,
@@ -53,9 +51,7 @@ class OpenedStore:
         """With no `history` the bounds are those that the full nodes there have set."""
         self.link = link
         self._network = network
-        self._scripts = Scripts(
-            link, replicas_min=settings.replicas_min, replicas_wait_s=settings.replicas_wait_s
-        )
+        self._scripts = Scripts(link)
         self._entropy = entropy
         self._id = b""
         self._replid = b""

@@ -77,10 +77,7 @@ class RedisRegistry:
         self._clock = clock
         self._entropy = entropy
         self._network = network
-        self._scripts = Scripts(
-            link, PARTS, space="", replicas_min=settings.replicas_min,
-            replicas_wait_s=settings.replicas_wait_s,
-        )  # fmt: skip
+        self._scripts = Scripts(link, PARTS, space="")
         self._ids: dict[str, bytes] = {}
         self._callers_max = number(settings.subjects_max * 10)
 
@@ -234,10 +231,8 @@ class RedisRegistry:
             end, mark = await self._run("place", table)
             return int(end), int(mark)
 
-        return News(
-            self.link, look, self._channel(table), b"", poll_s=self._settings.poll_s,
-            retry_s=self._settings.retry_s,
-        ).watch()  # fmt: skip
+        poll_s = self._settings.poll_s
+        return News(self.link, look, self._channel(table), b"", poll_s=poll_s).watch()
 
 
 def _listing(row: Sequence[bytes]) -> Listing:

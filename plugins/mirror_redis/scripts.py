@@ -64,13 +64,11 @@ class Scripts:
         parts: Mapping[str, Sequence[str]] = STORE,
         *,
         space: str = "dht:",
-        replicas_min: int = 0,
-        replicas_wait_s: float = 0,
     ) -> None:
         self._link = link
-        self._replicas_min = replicas_min
-        wait_ms = max(1, int(replicas_wait_s * 1_000))  # 0 would be for ever
-        self._wait: Command = (b"WAIT", b"%d" % replicas_min, b"%d" % wait_ms)
+        self._replicas_min = link.settings.replicas_min
+        wait_ms = max(1, int(link.settings.replicas_wait_s * 1_000))  # 0 would be for ever
+        self._wait: Command = (b"WAIT", b"%d" % self._replicas_min, b"%d" % wait_ms)
         self._scripts = {name: _load(files) for name, files in parts.items()}
         self._keys = f"{link.prefix}{space}".encode()
 

@@ -9,7 +9,9 @@ import anyio
 
 from mirror_redis.bringing import Bringer
 from mirror_redis.link import Link, open_link
+from mirror_redis.mirror_settings import RedisMirrorSettings
 from mirror_redis.own import OwnRecords
+from mirror_redis.registry_settings import RedisRegistrySettings
 from mirror_redis.settings import RedisStoreSettings
 from mirror_redis.status import LinkStatus
 from mirror_redis.store import RedisStore
@@ -33,13 +35,20 @@ class StoreLink(Link):
 
 
 @asynccontextmanager
-async def open_store_link(settings: RedisStoreSettings, clock: Clock) -> AsyncIterator[StoreLink]:
+async def open_store_link(
+    settings: RedisStoreSettings,
+    clock: Clock,
+    mirror: RedisMirrorSettings | None = None,
+    registry: RedisRegistrySettings | None = None,
+) -> AsyncIterator[StoreLink]:
     """Hold the store's connections.
 
     Raises a named `StoreError` for what only a person can change: a wrong password, a Redis that
     evicts, a cluster. One that is down is waited for; the node answers meanwhile.
     """
-    async with open_link(settings, clock, StoreLink) as link:
+    async with open_link(
+        settings, clock, StoreLink, mirror_redis=mirror, registry_redis=registry
+    ) as link:
         yield link
 
 
@@ -62,13 +71,21 @@ async def open_redis_store(
 ) -> AsyncIterator[ItemStore]:
     """Keep items in Redis, beside whoever else does."""
     remembered = own if settings.own_bytes_max else None
-    store = RedisStore(link, settings, entropy, identity.network.id, remembered)
+    store = RedisStore(
+        link,
+        entropy,
+        identity.network.id,
+        poll_s=settings.poll_s,
+        history=(settings.history_versions_max, settings.history_bytes_max),
+        clock_ahead_max_s=settings.clock_ahead_max_s,
+        own=remembered,
+    )
     if link.is_usable:
         try:
             await store.open()
         except StoreUnreachableError:  # it went just now; StoreVersionError ends the start
             link.counters["late"] += 1
-    bringer = Bringer(store, own, identity, clock, settings.retry_s)
+    bringer = Bringer(store, own, identity, clock)
     async with anyio.create_task_group() as tasks:
         if remembered is not None:
             tasks.start_soon(bringer.run)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from pydantic import Field, field_serializer, field_validator
 
 from mirror_redis.places import parse_place, without_password
 from skycore.contracts.settings import PluginSettings
 from skycore.errors import ConfigError
 
-__all__ = ["RedisSettings", "RedisStoreSettings"]
+__all__ = ["RedisSettings", "RedisStoreSettings", "settled"]
+
+LOCAL: Final = "redis://127.0.0.1:6379/0"
 
 
 class RedisSettings(PluginSettings):
     """Where Redis is, who we are there, and how long it may take."""
 
-    url: str = Field(default="redis://127.0.0.1:6379/0", max_length=2_000, repr=False)
-    """`redis://[user[:password]@]host[:port][/db]`, `rediss://` (TLS), `unix://[user[:password]@]/path[?db=N]`, or `redis+sentinel://[user[:password]@]host[:port],host[:port]…/service[/db]` (`rediss+sentinel://` for TLS)."""  # noqa: E501
+    url: str = Field(default="", max_length=2_000, repr=False)
+    """`redis://[user[:password]@]host[:port][/db]`, `rediss://` (TLS), `unix://[user[:password]@]/path[?db=N]`, or `redis+sentinel://[user[:password]@]host[:port],host[:port]…/service[/db]` (`rediss+sentinel://` for TLS). Empty: the Redis that `store_redis`, `mirror_redis` or `registry_redis` of this node names, and what this section leaves out is as there; where none does, redis://127.0.0.1:6379/0."""  # noqa: E501
     password_file: str = ""
     """File whose first line is the password, better than one in the URL."""
     password_env: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$|^$")
@@ -43,7 +48,8 @@ class RedisSettings(PluginSettings):
     @classmethod
     def _is_a_place(cls, url: str) -> str:
         try:
-            parse_place(url)
+            if url:
+                parse_place(url)
         except ConfigError as bad:
             raise ValueError(f"{bad}" + (f" ({bad.hint})" if bad.hint else "")) from None
         return url
@@ -66,3 +72,25 @@ class RedisStoreSettings(RedisSettings):
     """How often to look for what others wrote, where no notification came, seconds."""
     own_bytes_max: int = Field(default=32 * 1024 * 1024, ge=0)
     """Bytes of records of this node's own that it keeps in memory, to bring them again into a Redis that was emptied; 0: none."""  # noqa: E501
+
+
+def settled(
+    own: RedisSettings, others: Mapping[str, RedisSettings | None]
+) -> tuple[RedisSettings, str]:
+    """Return how a part reaches Redis, and whose section says so; "" for its own.
+
+    Why: a node has one Redis, which is named once. `others` are the node's other sections by name,
+    None where the plugin is not active. A section with a `url` stands by itself, so no password
+    is sent to a server that it was not meant for. Raises `ConfigError` where the others disagree.
+    """
+    named = {name: other for name, other in others.items() if other is not None and other.url}
+    if own.url or not named:
+        return own if own.url else own.model_copy(update={"url": LOCAL}), ""
+    if len({other.url for other in named.values()}) > 1:
+        raise ConfigError(
+            f"which Redis? {' and '.join(f'[{name}]' for name in named)} name different ones",
+            hint="set url in the third section too",
+        )
+    name, other = next(iter(named.items()))
+    left_out = RedisSettings.model_fields.keys() - (own.model_fields_set - {"url"})
+    return own.model_copy(update={field: getattr(other, field) for field in left_out}), name

@@ -18,8 +18,6 @@ import anyio
 import anyio.lowlevel
 
 from mirror_redis.mirror_service import MirrorLink
-from mirror_redis.mirror_settings import RedisMirrorSettings
-from mirror_redis.settings import RedisSettings, RedisStoreSettings
 from mirror_redis.store import RedisStore
 from skycore.contracts.discovery import EntrySource, Record, Records
 from skycore.contracts.namespace import Namespaces
@@ -38,6 +36,8 @@ NAME: Final = "redis"
 NOTE: Final = "what Redis holds; only a full node can say whether that is everything"
 PAGE_ITEMS: Final = 256
 PAGE_BYTES: Final = 1024 * 1024
+POLL_S: Final = 1.0
+"""How often to look for what others wrote, where no notification came."""
 JUDGED_AT_ONCE: Final = 16
 """Rows judged between two breaths of the event loop: a few ms."""
 TOP: Final = b"\xff" * 32
@@ -45,7 +45,6 @@ TOP: Final = b"\xff" * 32
 
 @asynccontextmanager
 async def open_redis_source(
-    settings: RedisMirrorSettings,
     link: MirrorLink,
     items: Items,
     namespaces: Namespaces,
@@ -54,10 +53,8 @@ async def open_redis_source(
     entropy: Entropy,
 ) -> AsyncIterator[EntrySource]:
     """Give what stands in the mirror's Redis, of any salt."""
-    shared = {name: getattr(settings, name) for name in RedisSettings.model_fields}
-    reading = RedisStoreSettings.model_construct(**shared)
-    store = RedisStore(link, reading, entropy, identity.network.id)
-    yield RedisSource(store, items, namespaces, clock, reading.poll_s)
+    store = RedisStore(link, entropy, identity.network.id, poll_s=POLL_S)
+    yield RedisSource(store, items, namespaces, clock, POLL_S)
 
 
 class RedisSource:

@@ -22,6 +22,7 @@ class LinkStatus:
         fields = {
             "state": link.state,
             "server": link.where,
+            **({"named_in": link.section} if link.section else {}),
             "version": link.info.get("redis_version", ""),
             "state_s": round(link.since_s, 1),
             **{name: count for name, count in sorted(link.counters.items()) if count},

@@ -18,11 +18,10 @@ import anyio.lowlevel
 from mirror_redis.cells import Cells
 from mirror_redis.link import Link
 from mirror_redis.news import News
-from mirror_redis.opened import CALL_ITEMS_MAX, OpenedStore
+from mirror_redis.opened import CALL_ITEMS_MAX, History, OpenedStore
 from mirror_redis.own import OwnRecords
 from mirror_redis.rows import member_of, number, record, rows_of, stored_item
 from mirror_redis.scans import Scans
-from mirror_redis.settings import RedisStoreSettings
 from skycore.contracts.runtime import Entropy
 from skycore.contracts.store import (
     ChangeFilter,
@@ -52,19 +51,18 @@ class RedisStore(OpenedStore):
     def __init__(
         self,
         link: Link,
-        settings: RedisStoreSettings,
         entropy: Entropy,
         network: bytes,
+        *,
+        poll_s: float,
+        history: History | None = None,
+        clock_ahead_max_s: int = 0,
         own: OwnRecords | None = None,
     ) -> None:
-        bounds = (settings.history_versions_max, settings.history_bytes_max)
-        super().__init__(link, settings, entropy, network, bounds)
-        self._ahead_max = number(settings.clock_ahead_max_s)
+        super().__init__(link, entropy, network, history)
+        self._ahead_max = number(clock_ahead_max_s)
         self._own = own
-        self.news = News(
-            link, self._place, self._channel, self._writer,
-            poll_s=settings.poll_s, retry_s=settings.retry_s,
-        )  # fmt: skip
+        self.news = News(link, self._place, self._channel, self._writer, poll_s=poll_s)
         self._cells = Cells(self.run)
         self._scans = Scans(self.run, self.run_all, self._shown)
 

@@ -105,7 +105,7 @@ class Deployment:
         left_out = [plugin for salt, plugin in SERVERS.items() if salt not in self.served]
         settings = [
             *self.named, self.delegations, f"node.disable={json.dumps(left_out)}",
-            f"mirror_redis.url={self.redis.url}", f"registry_redis.url={self.redis.url}",
+            f"mirror_redis.url={self.redis.url}",
             f"http_server.listen={self.url.removeprefix('http://') or '127.0.0.1:0'}",
             "http_server.requests_per_minute=0", "http_server.client_connections_max=256",
         ]  # fmt: skip

@@ -101,7 +101,6 @@ async def test_m10_what_others_put_into_our_indexes_ends_in_a_named_error_or_not
     redis, opened, place
 ):
     from mirror_redis.mirror_store import MirrorStore
-    from mirror_redis.settings import RedisStoreSettings
     from skycore.contracts.store import ChangeFilter, ItemKey
     from skycore.errors import StoreError
     from skycore.testing.contracts.store_model import EVERYTHING
@@ -114,7 +113,7 @@ async def test_m10_what_others_put_into_our_indexes_ends_in_a_named_error_or_not
         if place == "standing":
             redis.send("HSET", b"dht:" + member, "rank", "no rank", "until", "nor an end")
             network = identity("me").network.id
-            mirror = MirrorStore(link, RedisStoreSettings(), SeededEntropy(5), network)
+            mirror = MirrorStore(link, SeededEntropy(5), network)
             [there] = await mirror.standing([ItemKey(item.target, 3)])
             assert (there.rank, there.is_listed) == (b"", False)
         elif place == "cells":

@@ -68,7 +68,7 @@ class Chaos:
             tokens = json.dumps(list(token.values()))
             self.settings[name] = (
                 *network, f"publisher.delegations={tokens}", f"mirror_redis.url={self.server.url}",
-                f"registry_redis.url={self.server.url}", "http_server.listen=127.0.0.1:0",
+                "http_server.listen=127.0.0.1:0",
             )  # fmt: skip
         for name in NODES:
             self.settings[name] = (

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mirror_redis.mirror import RedisMirror
+from mirror_redis.source import open_redis_source
 from skycore.contracts.dht import CopyingMirror
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact
@@ -19,7 +20,7 @@ from skycore.errors import CasMismatchError, ItemError, SeqTooFarError, SeqTooLo
 from skycore.guards.publish import PublisherSettings, open_publisher
 from skycore.model.items import mutable_item_target
 from skycore.runtime.memory import MemoryFiles
-from skycore.testing.fakes import identity
+from skycore.testing.fakes import SeededEntropy, identity
 from skycore.testing.mirrors import PeersMirror
 from skycore.wiring import Live
 
@@ -349,7 +350,14 @@ async def test_the_mirror_is_one(redis, service):
 async def test_how_much_history_is_kept_is_for_the_full_nodes_to_say(
     redis, service, reader, until, versions
 ):
-    async with service(redis.url) as one, reader(redis.url, history_versions_max=versions) as full:
+    async with (
+        reader(redis.url, history_versions_max=versions) as full,
+        service(redis.url) as one,
+        open_redis_source(
+            one.link, one.items, Namespaces([]), one.me, one.clock, SeededEntropy(7)
+        ) as source,
+    ):
+        await source.find(b"note", b"nobody")  # whoever only reads there has no word in it either
         await until(lambda: redis.send("HGET", "dht:meta", "past_versions_max") != b"$-1\r\n")
         for number in range(5):
             await one.publish(f"{number}", "visor1")

@@ -7,7 +7,6 @@ import time
 import anyio
 import pytest
 
-from mirror_redis.mirror_settings import RedisMirrorSettings
 from mirror_redis.settings import RedisStoreSettings
 from mirror_redis.source import open_redis_source
 from skycore.contracts.namespace import Form, Namespace, Namespaces
@@ -86,7 +85,7 @@ async def both(request, service, reader):
         service(server.url) as mirror,
         reader(server.url) as full,
         open_redis_source(
-            RedisMirrorSettings(url=server.url, retry_s=0.05), mirror.link, mirror.items,
+            mirror.link, mirror.items,
             NAMESPACES, mirror.me, mirror.clock, SeededEntropy(7),
         ) as source,
     ):  # fmt: skip
