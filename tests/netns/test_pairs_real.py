@@ -46,8 +46,12 @@ class Town:
                 name = f"{kind.value}-{side}"
                 before = lab.host(name, nat=kind).exec_words()
                 self.visors[kind, side] = NodeProcess(folder / name, before=before)
+        with ThreadPoolExecutor(2) as pool:
+            made = pool.map(NodeProcess.key, (self.resolver, *self.visors.values()))
+        self.keys = dict(zip((self.resolver, *self.visors.values()), made, strict=True))
 
     def start_resolver(self, *, relays=False):
+        self.relays = relays
         at = self.server_host.address
         switch = 'node.enable=[%s"http_server","registry_sqlite","discovery_address_server"]'
         self.resolver.start(
@@ -72,8 +76,8 @@ class Town:
             f"discovery_address.url=http://{at}:{HTTP}/ar",
         ]
         if relays:
-            contact = f"{self.resolver.key()}@{at}:{PEERS}"
-            callers = json.dumps([self.visors[kind, "here"].key() for kind in kinds])
+            contact = f"{self.keys[self.resolver]}@{at}:{PEERS}"
+            callers = json.dumps([self.keys[self.visors[kind, "here"]] for kind in kinds])
             settings += [
                 'node.enable=["dmsg_client"]',
                 f"dmsg_client.servers={json.dumps([contact])}",
@@ -97,6 +101,10 @@ class Town:
     def status(self):
         return dict(part_fields(self.resolver, "address_resolver"))
 
+    def links(self, node, other):
+        """Return the types of a node's links to another one."""
+        return [row["type"] for row in node.run("tp", "ls") if row["remote"] == self.keys[other]]
+
     def stop(self):
         for node in (self.resolver, *self.visors.values()):
             node.kill()
@@ -115,10 +123,6 @@ def town(needs_lab, tmp_path_factory):
             town.stop()
 
 
-def links(node, other):
-    return [row for row in node.run("tp", "ls") if row["remote"] == other.key()]
-
-
 @pytest.fixture(scope="module")
 def refusals(town):
     """What the hard pairs said, and after how long. Together: each takes as long as it may."""
@@ -126,7 +130,7 @@ def refusals(town):
     def refused(pair):
         alice, bob = town.visors[pair[0], "here"], town.visors[pair[1], "there"]
         began = time.monotonic()
-        return alice.refused("tp", "add", bob.key()), time.monotonic() - began
+        return alice.refused("tp", "add", town.keys[bob]), time.monotonic() - began
 
     hard = sorted(HARD, key=str)
     with ThreadPoolExecutor(len(hard)) as pool:
@@ -141,11 +145,11 @@ def test_u10_open_pairs_meet_and_hard_pairs_fail_cleanly(town, refusals, here, t
         said, took_s = refusals[here, there]
         assert "punching failed: NAT here" in said
         assert took_s <= FAIL_MAX_S + COMMAND_S
-        assert not links(alice, bob)
+        assert not town.links(alice, bob)
         return
     began = time.monotonic()
     try:
-        made = alice.run("tp", "add", bob.key())
+        made = alice.run("tp", "add", town.keys[bob])
     except NodeProcessError as bad:
         raise AssertionError(f"{bad}\n{alice.traceback()}\n{json.dumps(town.status())}") from bad
     print(f"{here.value} x {there.value}: {time.monotonic() - began:.2f} s")
@@ -162,27 +166,26 @@ def test_t3106_a_resolver_that_is_killed_has_every_visor_again_within_70_s(town)
 def test_u10_hard_pairs_talk_through_a_relay(town):
     """Where no hole can be punched and both know a relay, RPC goes through it."""
     kinds = (RealNat.PORT_RESTRICTED, RealNat.SYMMETRIC)
-    for kind in kinds:
-        for side in ("here", "there"):
-            assert town.visors[kind, side].stop() == 0
-    if not part_fields(town.resolver, "dmsg_server"):
-        pytest.fail("the resolver's node is no relay: run this after the test before it")
+    visors = [town.visors[kind, side] for kind in kinds for side in ("here", "there")]
+    with ThreadPoolExecutor(len(visors)) as pool:
+        assert set(pool.map(NodeProcess.stop, visors)) == {0}
+    if not town.relays:
+        town.resolver.kill()
+        town.start_resolver(relays=True)
     town.start(kinds, relays=True)
     town.bound()
     until = time.monotonic() + BOUND_MAX_S
-    while part_fields(town.resolver, "dmsg_server")["sessions"] < 4:
+    while part_fields(town.resolver, "dmsg_server")["sessions"] < len(visors):
         assert time.monotonic() < until
         time.sleep(0.5)
     for here, there in sorted(HARD, key=str):
         alice, bob = town.visors[here, "here"], town.visors[there, "there"]
         began = time.monotonic()
-        made = alice.run("tp", "add", bob.key())
+        made = alice.run("tp", "add", town.keys[bob])
         print(f"{here.value} x {there.value}: a relay after {time.monotonic() - began:.2f} s")
         assert made["type"] == "dmsg" and time.monotonic() - began <= FAIL_MAX_S + COMMAND_S
-        told = alice.run("visor", "tp-rpc", bob.key(), "Overview")
-        assert told["public_key"] == bob.key()
-        assert [[row["type"] for row in links(*ends)] for ends in ((alice, bob), (bob, alice))] == [
-            ["dmsg"], ["dmsg"],
-        ]  # fmt: skip
+        told = alice.run("visor", "tp-rpc", town.keys[bob], "Overview")
+        assert told["public_key"] == town.keys[bob]
+        assert town.links(alice, bob) == town.links(bob, alice) == ["dmsg"]
     alice, bob = (town.visors[RealNat.PORT_RESTRICTED, side] for side in ("here", "there"))
-    assert alice.run("tp", "add", bob.key())["type"] == "sudph"  # a relay is the last way
+    assert alice.run("tp", "add", town.keys[bob])["type"] == "sudph"  # a relay is the last way
