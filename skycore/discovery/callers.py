@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from skycore.contracts.http import Scope
 from skycore.contracts.registry import RegistryWritten
 from skycore.contracts.runtime import Identity
-from skycore.contracts.settings import PluginSettings
+from skycore.discovery.quotas import QuotaSettings
 from skycore.errors import ConfigError, InvalidKeyError, LocalProtocolError, RequestRefusedError
 from skycore.model.keys import PubKey, parse_public
 from skycore.model.limits import REQUEST_HOST_MAX
@@ -30,7 +30,7 @@ from skycore.model.requests import (
     signed_old,
 )
 
-__all__ = ["NONCE_MISMATCH", "Caller", "CallerSettings", "Callers", "check"]
+__all__ = ["NONCE_MISMATCH", "Caller", "CallerSettings", "Callers", "check", "host_of"]
 
 NONCE_MISMATCH: Final = "SW-Nonce does not match"
 """Upstream's clients fetch the nonce again when they read exactly this."""
@@ -48,7 +48,7 @@ _NAMES: Final = {
 _DECIMAL = re.compile(rb"0|[1-9][0-9]{0,15}")
 
 
-class CallerSettings(PluginSettings):
+class CallerSettings(QuotaSettings):
     """What the settings of every discovery server have in common."""
 
     hosts: tuple[str, ...] = Field((), max_length=64)
@@ -72,6 +72,8 @@ class Caller(NamedTuple):
     public: PubKey
     nonce: int | None
     """For `RegistryWrite.nonce`; None: signed in the monitors' old way, which has none."""
+    host: str = ""
+    """Where the request came from, for `SourceQuotas.admit`; empty for monitors, who are known."""
 
 
 class Callers:
@@ -107,9 +109,9 @@ class Callers:
         except LocalProtocolError as bad:
             raise RequestRefusedError(str(bad), code=401) from None
         if self._suite.verify(public, said, signature):
-            return Caller(public, nonce)
+            return Caller(public, nonce, host_of(scope))
         if self._unbound and self._suite.verify(public, signed_old(body, nonce), signature):
-            return Caller(public, nonce)
+            return Caller(public, nonce, host_of(scope))
         raise RequestRefusedError(
             "SW-Sig does not fit this request",
             code=401,
@@ -135,7 +137,7 @@ class Callers:
         if _KEY in found or _MONITOR not in found:
             caller = self.prove(scope, body)
             self.require_monitor(caller)
-            return caller
+            return caller._replace(host="")
         public = self._key(found, _MONITOR, 400)
         signature = self._signature(found, _MONITOR_SIGNATURE, 400)
         self.require_monitor(Caller(public, None))
@@ -177,6 +179,12 @@ def check(written: RegistryWritten) -> RegistryWritten:
     if written.error:
         raise RequestRefusedError(f"something newer is held ({written.stamp})", code=422)
     return written
+
+
+def host_of(scope: Scope) -> str:
+    """Return the address that a request came from; empty: from this node itself."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:

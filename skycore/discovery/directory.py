@@ -86,6 +86,7 @@ class Directory:
         self._clock = clock
         self._listings: dict[bytes, Listing] = {}
         self._having: dict[bytes, tuple[bytes, ...]] = {}
+        self._sizes: dict[bytes, int] = {}
         self._subscribers: list[DirectoryChanges] = []
         self._changed = anyio.Event()
         self._jobs: deque[_Job] = deque()
@@ -116,6 +117,10 @@ class Directory:
     def having(self, key: bytes) -> tuple[bytes, ...]:
         """Return the subjects that list a key, ordered."""
         return self._having.get(key, ())
+
+    def size_of(self, subject: bytes) -> int:
+        """Return how many bytes of keys and bodies a subject lists."""
+        return self._sizes.get(subject, 0)
 
     def __iter__(self) -> Iterator[Listing]:
         """Iterate over all listings as they are now."""
@@ -230,9 +235,10 @@ class Directory:
         if before == after:
             return
         if after is None:
-            del self._listings[subject]
+            del self._listings[subject], self._sizes[subject]
         else:
             self._listings[subject] = after
+            self._sizes[subject] = sum(len(key) + len(body) for key, body in after.entries)
         old = {entry.key for entry in before.entries} if before else set()
         new = {entry.key for entry in listing.entries}
         for key in new - old:

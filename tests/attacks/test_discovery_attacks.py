@@ -207,6 +207,28 @@ async def test_a_flood_of_strangers_is_bounded_and_leaves_nothing_behind():
         assert len(lab.desk._rates) == 0
 
 
+async def test_a_flood_of_keys_from_one_address_leaves_the_table_to_others():
+    """Keys are free: what they may list together counts by address, behind a proxy too."""
+    proxied = {"trusted_proxies": ["127.0.0.0/8"]}
+    async with running(server=proxied, address_keys_max=5) as lab:
+
+        async def register(name, seen):
+            who = identity(name)
+            body = json.dumps([entry(who, BOB)]).encode()
+            headers = lab.headers(who, "POST", POST, body, 0) | {"x-forwarded-for": seen}
+            return await lab.post(headers, body)
+
+        statuses = Counter()
+        for i in range(40):
+            answer = await register(f"free{i}", "198.51.100.7")
+            statuses[answer.status] += 1
+        assert statuses == {201: 5, 507: 35} and lab.stored == (5, 5)
+        assert "address_keys_max" in answer.json()["error"]
+        assert lab.desk.counters["refused_507"] == 35
+        assert (await register("other", "203.0.113.9")).status == 201
+        await lab.honest()
+
+
 async def test_a_flood_of_one_key_is_bounded_by_its_rate():
     async with running(requests_per_minute=30, burst=10) as lab:
         statuses = Counter()

@@ -31,6 +31,7 @@ from skycore.discovery.answers import Asked, Desk, ErrorShape, Handler, Reply, j
 from skycore.discovery.binds import KINDS, ORDINARY
 from skycore.discovery.callers import Caller, Callers
 from skycore.discovery.directory import Directory
+from skycore.discovery.quotas import SourceQuotas
 from skycore.discovery.serving import CallerRates, once_loaded, started_at
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import AddressBind
@@ -66,6 +67,7 @@ class AddressDesk:
         self._rates = CallerRates(
             settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
         )
+        self._quotas = SourceQuotas(settings, directory, clock)
         self._watchers: list[Resolved] = []
         self._lists: dict[str, tuple[int, bytes]] = {}
         routes = once_loaded(self._routes(), directory)
@@ -96,21 +98,24 @@ class AddressDesk:
     # --- binds, however they come in ------------------------------------------------------------
 
     async def bind(
-        self, kind: str, public: bytes, bind: AddressBind, *, nonce: int | None = None
+        self, kind: str, public: bytes, bind: AddressBind, caller: Caller | None = None
     ) -> None:
         """Keep where a key takes connections of a type, for the lifetime of the settings.
 
-        `public` is proven by whoever calls this, and `bind` holds what was seen of it. Raises
-        `RequestRefusedError` for a nonce that is not the next one, `StoreError`.
+        `public` is proven by whoever calls this, and `bind` holds what was seen of it; `caller`
+        where a request proved it. Raises `RequestRefusedError` for a nonce that is not the next
+        one, and where the caller's address has no room left; `StoreError`.
         """
+        caller = caller or Caller(PubKey(public), None)
         written = await self._write(
-            public, nonce, put=(listed(kind, bind),), lifetime_s=self.settings.entry_lifetime_s
+            caller, put=(listed(kind, bind),), lifetime_s=self.settings.entry_lifetime_s
         )
         self.counters["bound" if written.changed else "unchanged"] += 1
 
-    async def unbind(self, kind: str, public: bytes, *, nonce: int | None = None) -> bool:
+    async def unbind(self, kind: str, public: bytes, caller: Caller | None = None) -> bool:
         """Forget a bind; tell whether there was one. Raises as `bind`."""
-        written = await self._write(public, nonce, remove=(kind.encode(),))
+        caller = caller or Caller(PubKey(public), None)
+        written = await self._write(caller, remove=(kind.encode(),))
         self.counters["unbound"] += len(written.removed)
         return bool(written.removed)
 
@@ -131,11 +136,12 @@ class AddressDesk:
         finally:
             self._watchers.remove(told)
 
-    async def _write(self, public: bytes, nonce: int | None, **said: Any) -> RegistryWritten:
+    async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
         """Do what is said of a key and use its nonce up, in one round trip."""
-        write = RegistryWrite(public, nonce=nonce, **said)
-        (written,) = await self.directory.write((write,))
-        return self._rates.settle(public, written)
+        write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
+        with self._quotas.admit(caller.public, caller.host, write.put):
+            (written,) = await self.directory.write((write,))
+            return self._rates.settle(caller.public, written)
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -148,18 +154,18 @@ class AddressDesk:
         """Bind, and tell what was bound: so a visor learns its own address."""
         caller = self._proven(asked)
         bind = read_bind(asked.body, _seen(asked), any_address=self.settings.private_addresses)
-        await self.bind(ORDINARY, caller.public, bind, nonce=caller.nonce)
+        await self.bind(ORDINARY, caller.public, bind, caller)
         return json_reply(bind)
 
     async def _unbind(self, asked: Asked) -> Reply:
         caller = self._proven(asked)
-        await self.unbind(ORDINARY, caller.public, nonce=caller.nonce)
+        await self.unbind(ORDINARY, caller.public, caller)
         return Reply()
 
     async def _resolve(self, asked: Asked) -> Reply:
         caller = self._proven(asked)
         kind, public = _kind(asked), self._key(asked)
-        await self._write(caller.public, caller.nonce)
+        await self._write(caller)
         bind = self.find(kind, public)
         if bind is None:
             self.counters["unknown"] += 1
@@ -175,7 +181,7 @@ class AddressDesk:
         """Who is bound, by type. Upstream's clients sign this, and count on their nonce."""
         if self._callers.signs(asked.scope):
             caller = self._proven(asked)
-            await self._write(caller.public, caller.nonce)
+            await self._write(caller)
 
         def keys() -> Any:
             found: dict[str, list[str]] = {kind: [] for kind in sorted(KINDS, reverse=True)}
@@ -208,7 +214,7 @@ class AddressDesk:
         kind = _kind(asked)
         keys = {self._callers.key(word) for word in read_keys(asked.body)}
         if monitor.nonce is not None:  # first: of a batch, each write stands by itself
-            await self._write(monitor.public, monitor.nonce)
+            await self._write(monitor)
         written = await self.directory.write(
             [RegistryWrite(key, remove=(kind.encode(),)) for key in sorted(keys)]
         )

@@ -30,9 +30,10 @@ from skycore.discovery.answers import (
     json_reply,
     read_json,
 )
-from skycore.discovery.callers import Callers, check
+from skycore.discovery.callers import Callers, check, host_of
 from skycore.discovery.directory import Directory
 from skycore.discovery.feeding import Feeding
+from skycore.discovery.quotas import SourceQuotas
 from skycore.discovery.serving import Uptimes, started_at
 from skycore.discovery.taking import Taking
 from skycore.errors import DecodeError, RequestRefusedError
@@ -84,6 +85,7 @@ class DmsgDesk:
         self._settings, self._identity, self._clock = settings, identity, clock
         self.lists = lists
         self._callers = Callers(identity, settings)
+        self._quotas = SourceQuotas(settings, directory, clock)
         self._uptimes = Uptimes(directory, clock)
         self._health = {
             "service_name": "dmsg-discovery",
@@ -210,7 +212,7 @@ class DmsgDesk:
         rules.check_after(held, entry)
         is_short = asked.query.get("timeout") == "true"
         life_s = rules.lifetime_s(entry, self._settings, is_short=is_short)
-        await self._put(rules.registration(public, entry, life_s))
+        await self._put(rules.registration(public, entry, life_s), asked)
         self.counters["written"] += 1
         if held is not None and held.is_live:
             return json_reply({"message": "wrote new entry iteration", "code": 200})
@@ -226,16 +228,18 @@ class DmsgDesk:
         if held is None or not held.is_live:
             raise self._missing(rules.UNKNOWN)
         rules.check_after(held, entry)
-        await self._put(rules.deletion(public, entry, self._settings))
+        await self._put(rules.deletion(public, entry, self._settings), asked)
         self.counters["deleted"] += 1
         log.debug("entry deleted pk=%s", short(public))
         return json_reply({"message": "deleted entry", "code": 200})
 
-    async def _put(self, write: RegistryWrite) -> None:
-        (written,) = await self.directory.write([write])
-        if written.error == "stamp":
-            raise rules.wrong(rules.WRONG_SEQUENCE)
-        check(written)
+    async def _put(self, write: RegistryWrite, asked: Asked) -> None:
+        host = host_of(asked.scope)
+        with self._quotas.admit(write.subject, host, write.put, whole=write.whole):
+            (written,) = await self.directory.write([write])
+            if written.error == "stamp":
+                raise rules.wrong(rules.WRONG_SEQUENCE)
+            check(written)
 
     async def _deregister(self, asked: Asked) -> Reply:
         caller = self._callers.prove_monitor(asked.scope, asked.body)

@@ -32,6 +32,7 @@ from skycore.discovery.answers import (
 )
 from skycore.discovery.callers import Caller, Callers
 from skycore.discovery.directory import Directory
+from skycore.discovery.quotas import SourceQuotas
 from skycore.discovery.serving import CallerRates, Uptimes, once_loaded, started_at
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import Key, Name
@@ -75,6 +76,7 @@ class ServiceDesk:
         self._rates = CallerRates(
             settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
         )
+        self._quotas = SourceQuotas(settings, directory, clock)
         self._uptimes = Uptimes(directory, clock)
         routes = once_loaded(self._routes(), directory)
         self.app = Desk(ErrorShape.CODE, [(m, p, self._counted(h)) for m, p, h in routes])
@@ -110,18 +112,16 @@ class ServiceDesk:
     async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
         """Do what a caller says of itself, and use its nonce up, in one round trip."""
         write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
-        (written,) = await self.directory.write((write,))
-        return self._rates.settle(caller.public, written)
+        with self._quotas.admit(caller.public, caller.host, write.put, whole=write.whole):
+            (written,) = await self.directory.write((write,))
+            return self._rates.settle(caller.public, written)
 
     # --- listing --------------------------------------------------------------------------------
 
     async def _register(self, asked: Asked) -> Reply:
         """List a service, or (a list) all that the caller offers and nothing else."""
         caller = self._proven(asked)
-        client = asked.scope.get("client")
-        told = read(
-            asked.body, caller.public, client[0] if client else "", self.settings.services_max
-        )
+        told = read(asked.body, caller.public, caller.host, self.settings.services_max)
         written = await self._write(
             caller,
             put=tuple(listed(entry) for entry in told.entries),

@@ -39,6 +39,7 @@ from skycore.discovery.answers import (
 )
 from skycore.discovery.callers import Caller, Callers
 from skycore.discovery.directory import Directory
+from skycore.discovery.quotas import SourceQuotas
 from skycore.discovery.serving import CallerRates, Uptimes, once_loaded, started_at
 from skycore.errors import RequestRefusedError
 from skycore.model.keys import PubKey
@@ -83,6 +84,7 @@ class TransportDesk:
         self._rates = CallerRates(
             settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
         )
+        self._quotas = SourceQuotas(settings, directory, clock)
         self._uptimes = Uptimes(directory, clock)
         routes = once_loaded(self._routes(), directory)
         self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in routes])
@@ -129,8 +131,9 @@ class TransportDesk:
     async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
         """Do what a caller says of itself, and use its nonce up, in one round trip."""
         write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
-        (written,) = await self.directory.write((write,))
-        return self._rates.settle(caller.public, written)
+        with self._quotas.admit(caller.public, caller.host, write.put):
+            (written,) = await self.directory.write((write,))
+            return self._rates.settle(caller.public, written)
 
     async def _seen(self, asked: Asked) -> None:
         """Count what is read; upstream's clients sign some of it, and count on their nonce."""

@@ -62,7 +62,15 @@ def refused(attempt, code=401):
 
 
 def test_a_signed_request_proves_its_caller():
-    assert callers().prove(scope(headers()), BODY) == (ALICE.public, NONCE)
+    assert callers().prove(scope(headers()), BODY) == (ALICE.public, NONCE, "")
+
+
+def test_where_a_caller_is_counts_but_for_monitors():
+    """Their keys stand in the settings: a quota of their address must not keep them out."""
+    seen = {"client": ("198.51.100.7", 40_000)}
+    assert callers().prove(scope(headers()) | seen, BODY).host == "198.51.100.7"
+    trusting = callers(monitors=(ALICE.public.hex(),))
+    assert trusting.prove_monitor(scope(headers()) | seen, BODY).host == ""
 
 
 def test_the_query_is_signed_and_the_case_of_the_host_is_not():
@@ -137,7 +145,7 @@ def test_old_signatures_are_believed_only_where_the_operator_says_so():
     old = with_header(b"sw-sig", ALICE.sign(signed_old(BODY, NONCE)).hex().encode())
     refused(lambda: callers().prove(scope(old), BODY))
     trusting = callers(unbound_signatures=True)
-    assert trusting.prove(scope(old), BODY) == (ALICE.public, NONCE)
+    assert trusting.prove(scope(old), BODY) == (ALICE.public, NONCE, "")
     refused(lambda: trusting.prove(scope(old), BODY + b" "))
 
 
@@ -158,7 +166,7 @@ def test_l21_a_static_signature_of_a_monitor_is_believed_only_where_the_operator
     asked = scope(static)
     refused(lambda: callers(monitors=monitors).prove_monitor(asked, BODY), 403)
     trusting = callers(monitors=monitors, unbound_signatures=True)
-    assert trusting.prove_monitor(asked, BODY) == (ALICE.public, None)
+    assert trusting.prove_monitor(asked, BODY) == (ALICE.public, None, "")
     forged = scope([(b"nm-pk", KEY), (b"nm-sign", MALLORY.sign(KEY).hex().encode())])
     refused(lambda: trusting.prove_monitor(forged, BODY), 403)
     refused(lambda: trusting.prove_monitor(scope([(b"nm-pk", b"x")]), BODY), 400)

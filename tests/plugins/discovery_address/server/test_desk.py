@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from skycore.contracts.status import Health
+from skycore.discovery.callers import Caller
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import AddressBind
 from skycore.testing.dictregistry import DictRegistry
@@ -185,7 +186,7 @@ async def test_binds_of_both_types_do_not_hide_each_other(ar, alice, bob):
     assert not await ar.desk.unbind("sudph", alice.public)
     assert (await ar.resolve(bob, alice)).status == 200
     with pytest.raises(RequestRefusedError):
-        await ar.desk.bind("sudph", alice.public, AddressBind(port="1"), nonce=99)
+        await ar.desk.bind("sudph", alice.public, AddressBind(port="1"), Caller(alice.public, 99))
 
 
 async def test_l6_monitors_deregister_and_nobody_else(make, alice, bob):
