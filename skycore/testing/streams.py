@@ -150,6 +150,11 @@ class MemoryExchange:
             stream.fail("the transport is lost")
         self._open = [s for s in self._open if not s._broken]
 
+    def count_open(self) -> int:
+        """Return how many ends of streams are neither closed nor broken; the others are let go."""
+        self._open = [s for s in self._open if not s._broken]
+        return len(self._open)
+
     async def dial(self, local: PubKey, remote: PubKey, service: Service) -> MemoryStream:
         """Open a stream."""
         self.dials += 1
@@ -160,9 +165,8 @@ class MemoryExchange:
             raise DialError(f"{short(remote)} cannot be reached")
         near, far = MemoryStream(self, local, remote), MemoryStream(self, remote, local)
         near.other, far.other = far, near
-        self._open = (
-            [s for s in self._open if not s._broken] if self.dials % 256 == 0 else self._open
-        )
+        if self.dials % 256 == 0:
+            self.count_open()
         self._open += (near, far)
         listener.waiting.append(far)
         listener.some.set()
