@@ -72,8 +72,20 @@ class Finder:
                 records.setdefault(bytes(record.subject), []).append(record)
         news, now_s = 0, self._clock.wall_s()
         for subject in sorted(records):
-            news += self._learn(rank_records(records[subject], now_s)[0].body)
+            news += self._learn(self._believed(subject, rank_records(records[subject], now_s)))
         return news
+
+    def _believed(self, subject: bytes, ranked: Sequence[Record]) -> object:
+        """Return what the best record says; where that failed, what the next one says, in turns.
+
+        A source that lies about where a server is would else hide it from us for good.
+        """
+        bodies = {
+            r.body.address: r.body for r in ranked if isinstance(r.body, DmsgServerEntry)
+        }.values()
+        server = self._servers.find(subject)
+        failures = server.failures if server is not None else 0
+        return list(bodies)[failures % len(bodies)] if bodies else None
 
     def _some_of(self, records: Sequence[Record]) -> Sequence[Record]:
         """Return no more of one source than leave room for others: records cost nothing to make."""
