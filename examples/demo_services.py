@@ -127,8 +127,10 @@ async def by_command(deployed: Deployment) -> None:
     """Check the same as a person would."""
     words = ("visor", "dht", "verify", "--against", "http")
     done = await anyio.to_thread.run_sync(partial(deployed.fulls[1].command, *words))
-    said = (done.stdout + done.stderr).strip().splitlines()
-    check(f"skynode {' '.join(words)}: {said[-1] if said else ''}", done.returncode == 0)
+    if done.returncode:  # all of it: who says what of whom, and since when
+        say((done.stdout + done.stderr).rstrip())
+    said = (done.stderr or done.stdout).strip().splitlines()
+    check(f"skynode {' '.join(words)}: {said[0] if said else ''}", done.returncode == 0)
     nobody = NodeProcess(deployed.redis.folder / "nobody")
     asked = (
         (deployed.fulls[0], ("tp", "all", "--source", "dht")),

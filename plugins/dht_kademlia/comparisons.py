@@ -20,7 +20,7 @@ from skycore.contracts.dht import Dht
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.runtime import Clock, Lifecycle
-from skycore.discovery.comparing import Compared, Progress, compare
+from skycore.discovery.comparing import WITHIN_S, Compared, Progress, compare
 from skycore.errors import DiscoveryError, SkycoreError
 from skycore.tasks import every
 
@@ -68,14 +68,27 @@ class Comparisons:
             salts |= declared if source.salts is None else source.salts
         return sorted(salts)
 
-    async def compare(self, name: str, salt: bytes, progress: Progress | None = None) -> Compared:
+    async def compare(
+        self,
+        name: str,
+        salt: bytes,
+        progress: Progress | None = None,
+        within_s: float = WITHIN_S,
+    ) -> Compared:
         """Compare the DHT with a source. Raises a SkycoreError where one of them cannot say.
 
-        One comparison at a time: whoever asks for many makes himself wait, and not the services.
+        One look at a time: whoever asks for many makes himself wait, and not the services.
         """
         here, there = self._source(HERE, salt), self._source(name, salt)
-        async with self._turn:
-            return await compare(here, there, salt, self._namespaces, progress=progress)
+        return await compare(
+            here,
+            there,
+            salt,
+            self._namespaces,
+            progress=progress,
+            within_s=within_s,
+            turn=self._turn,
+        )
 
     def _source(self, name: str, salt: bytes) -> EntrySource:
         for source in self._sources:
@@ -97,18 +110,22 @@ class Comparisons:
         if not self.is_able:
             self._found, self._troubles, self._compared_at = {}, {}, None
             return
-        for salt in self.salts(HTTP):
-            try:
-                found = await self.compare(HTTP, salt)
-            except SkycoreError as trouble:
-                self._troubles[salt] = str(trouble)[:200]
-                continue
-            self._troubles.pop(salt, None)
-            before = self._found.get(salt)
-            self._found[salt] = found
-            if found.different != (before.different if before else 0):
-                log.info("against http salt=%r different=%d", salt.decode(), found.different)
+        async with anyio.create_task_group() as tasks:
+            for salt in self.salts(HTTP):
+                tasks.start_soon(self._look, salt)
         self._compared_at = self._clock.now()
+
+    async def _look(self, salt: bytes) -> None:
+        try:
+            found = await self.compare(HTTP, salt)
+        except SkycoreError as trouble:
+            self._troubles[salt] = str(trouble)[:200]
+            return
+        self._troubles.pop(salt, None)
+        before = self._found.get(salt)
+        self._found[salt] = found
+        if found.different != (before.different if before else 0):
+            log.info("against http salt=%r different=%d", salt.decode(), found.different)
 
     def status_fields(self) -> Mapping[str, Any]:
         """Return what the DHT's status adds; nothing where this node does not have both sides."""
@@ -127,6 +144,7 @@ class Comparisons:
         return {
             "same": found.same if found else None,
             "different": found.different if found else None,
+            "changing": found.changing if found else None,
             "subjects": [one.subject.hex() for one in found.divergences[:5]] if found else [],
             "trouble": self._troubles.get(salt, ""),
         }

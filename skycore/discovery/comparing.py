@@ -2,14 +2,18 @@
 
 Why in terms of content: of one network the DHT and the HTTP services hold the same facts under
 other signatures and at other moments, and the question is whether a reader is told the same (L23,
-C46). Why a second look at what differs: a change takes a moment from one side to the other, and a
-difference that is over when it is looked at again was none.
+C46). Why what differs is watched for a while: a change takes a moment from one side to the other,
+so what differs while one of them changes is no difference yet. What stays as it is for as long as
+any change takes is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import anyio
 import msgspec
@@ -19,19 +23,32 @@ from skycore.contracts.namespace import Form, Namespace, Namespaces
 from skycore.errors import DiscoveryError, NamespaceError, SkycoreError
 from skycore.model.entries import DmsgEntry, DmsgServerEntry
 
-__all__ = ["Compared", "Divergence", "Progress", "canonical", "compare"]
+__all__ = ["WITHIN_S", "Compared", "Divergence", "Progress", "canonical", "compare"]
 
-AGAIN_S: Final = 5.0
+WITHIN_S: Final = 30.0
+"""How long a change may take to the other side: two rounds of 5 s in which a visor collects what
+changes for one side, while the other has it at once; a retry; the service's way into the DHT."""
+CHANGING_FACTOR: Final = 4.0
+PAUSE_S_MIN: Final = 0.1
+PAUSE_S: Final = 1.0
+PAUSE_GROWTH: Final = 1.5
+PAUSE_S_MAX: Final = 5.0
+PAUSE_OF_LOOK: Final = 4.0
+"""Between two looks, in times of what the last one took."""
 AGAIN_MAX: Final = 1_000
-"""Subjects that are looked at a second time; with more of them no moment explains it."""
+"""Subjects that are looked at again; with more of them no moment explains it."""
 LISTED_MAX: Final = 1_000
 AT_ONCE: Final = 16
+DIGEST_BYTES: Final = 64
 VOLATILE: Final = ("latency", "info")
 """Fields of entries that change by themselves: they are not published, and not compared."""
 
 
 Progress = Callable[[int, int], None]
 """Told how many subjects are done, of how many."""
+Said: TypeAlias = dict[bytes, Record | None]
+"""What a side says, by subject."""
+_NO_TURN: Final[AbstractAsyncContextManager[object]] = nullcontext()
 
 
 class Divergence(msgspec.Struct, frozen=True):
@@ -40,7 +57,8 @@ class Divergence(msgspec.Struct, frozen=True):
     salt: bytes
     subject: bytes
     what: str
-    """"missing" (here), "extra" (here only), "different"."""
+    """"missing" (here), "extra" (here only), "different"; "changing": one of these, and never the
+    same for as long as a change may take."""
     here: Record | None
     there: Record | None
     only_here: int = 0
@@ -54,12 +72,20 @@ class Compared(msgspec.Struct, frozen=True):
     salt: bytes
     same: int
     different: int
+    """On which both stood for as long as a change may take."""
     divergences: tuple[Divergence, ...]
-    """The first thousand, by subject."""
+    """The first thousand, by subject; those that are changing, too."""
     complete: bool
     """Whether both sides are known to have told everything."""
     notes: tuple[str, ...] = ()
     """Why not, and what else a person should know."""
+    changing: int = 0
+    """Neither the same nor different: they changed all the while."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether everything that was compared is the same."""
+        return not self.different and not self.changing
 
 
 def canonical(namespaces: Namespaces, salt: bytes, body: Any) -> bytes:
@@ -110,43 +136,175 @@ async def compare(
     namespaces: Namespaces,
     *,
     progress: Progress | None = None,
-    again_s: float = AGAIN_S,
+    within_s: float = WITHIN_S,
+    turn: AbstractAsyncContextManager[object] | None = None,
 ) -> Compared:
     """Compare all that two sources know under a salt. Raises a SkycoreError where one cannot say.
 
-    A side that does not hold everything itself is asked for each subject of the other's list; what
-    it holds besides is then unknown, and `complete` says so.
+    `within_s` is how long a change may take from one side to the other. A side that does not hold
+    everything itself is asked for each subject that the other one lists; what it holds besides is
+    then unknown, and `complete` says so. `turn`, if there is one, is held while sources are asked,
+    and not between two looks.
     """
-    first: dict[str, Records] = {}
+    comparison = _Comparison((here, there), salt, namespaces, progress, turn or _NO_TURN)
+    await comparison.look()
+    if comparison.open and len(comparison.open) <= AGAIN_MAX:
+        await comparison.watch(within_s)
+    return comparison.result()
 
-    async def ask(source: EntrySource, side: str) -> None:
-        first[side] = await source.records(salt)
 
-    await _together([lambda: ask(here, "here"), lambda: ask(there, "there")])
-    ours, theirs = _by_subject(first["here"]), _by_subject(first["there"])
-    if not first["here"].complete:
-        ours = await _each(here, salt, theirs, progress)
-    elif not first["there"].complete:
-        theirs = await _each(there, salt, ours, progress)
-    subjects = sorted(s for s in ours.keys() | theirs.keys() if _says(ours, s) or _says(theirs, s))
-    found = _differing(namespaces, salt, subjects, ours, theirs)
-    if found and len(found) <= AGAIN_MAX:
-        await anyio.sleep(again_s)
-        wanted = {one.subject: None for one in found}
-        ours |= await _each(here, salt, wanted, None)
-        theirs |= await _each(there, salt, wanted, None)
-        found = _differing(namespaces, salt, sorted(wanted), ours, theirs)
-    if progress is not None:
-        progress(len(subjects), len(subjects))
-    notes = tuple(f"{one.source}: {one.note}" for one in first.values() if one.note)
-    return Compared(
-        salt,
-        len(subjects) - len(found),
-        len(found),
-        tuple(found[:LISTED_MAX]),
-        all(one.complete for one in first.values()),
-        notes,
-    )
+class _Open(msgspec.Struct):
+    """A subject on which the sides do not agree, as they were seen last."""
+
+    said: tuple[bytes | None, bytes | None]
+    since: float
+    """When both were first seen to say this."""
+    found: Divergence
+
+
+class _Comparison:
+    """One salt: a first look at everything, then looks at what is open."""
+
+    def __init__(
+        self,
+        sources: tuple[EntrySource, EntrySource],
+        salt: bytes,
+        namespaces: Namespaces,
+        progress: Progress | None,
+        turn: AbstractAsyncContextManager[object],
+    ) -> None:
+        self._sources, self._salt, self._namespaces = sources, salt, namespaces
+        self._progress, self._turn = progress, turn
+        self.open: dict[bytes, _Open] = {}
+        self._stands: list[Divergence] = []
+        self._changing: list[Divergence] = []
+        self._count = 0
+        self._partial: list[bool] = [False, False]
+        self._notes: dict[str, None] = {}
+
+    async def look(self) -> None:
+        """Look at everything."""
+        async with self._turn:
+            sides = await self._listed((0, 1))
+            for side, other in ((0, 1), (1, 0)):
+                if self._partial[side]:
+                    more = [s for s in sides[other] if s not in sides[side]]
+                    told = await _each(self._sources[side], self._salt, more, self._progress)
+                    sides[side].update(told)
+        subjects = sorted(
+            s for s in sides[0].keys() | sides[1].keys() if any(_says(side, s) for side in sides)
+        )
+        self._count = len(subjects)
+        self._settle(subjects, sides)
+        if self._progress is not None:
+            self._progress(self._count - len(self.open), self._count)
+
+    async def watch(self, within_s: float) -> None:
+        """Look at what is open until it agrees, or has stood as it is for `within_s`.
+
+        What goes on changing is given up after four times that. The pauses grow, and are longer
+        where a look takes long: to compare must not be the sources' main work.
+        """
+        began, pause_s = anyio.current_time(), PAUSE_S
+        while self.open:
+            now = anyio.current_time()
+            due_s = min(one.since for one in self.open.values()) + within_s - now
+            await anyio.sleep(max(PAUSE_S_MIN, min(pause_s, due_s)))
+            asked_at = anyio.current_time()
+            wanted = sorted(self.open)
+            async with self._turn:
+                sides = await self._again(wanted)
+            now = anyio.current_time()
+            pause_s = max(
+                min(pause_s * PAUSE_GROWTH, PAUSE_S_MAX), PAUSE_OF_LOOK * (now - asked_at)
+            )
+            self._settle(wanted, sides)
+            self._close(asked_at - within_s, is_last=now - began >= CHANGING_FACTOR * within_s)
+            if self._progress is not None:
+                self._progress(self._count - len(self.open), self._count)
+
+    def _close(self, before: float, *, is_last: bool) -> None:
+        for subject, one in list(self.open.items()):
+            if one.since <= before:
+                self._stands.append(one.found)
+            elif is_last:
+                self._changing.append(msgspec.structs.replace(one.found, what="changing"))
+            else:
+                continue
+            del self.open[subject]
+
+    def result(self) -> Compared:
+        """Return what came of it."""
+        stands = [*self._stands, *(one.found for one in self.open.values())]
+        unlike = sorted([*stands, *self._changing], key=lambda one: one.subject)
+        return Compared(
+            self._salt,
+            self._count - len(unlike),
+            len(stands),
+            tuple(unlike[:LISTED_MAX]),
+            not any(self._partial),
+            tuple(self._notes),
+            len(self._changing),
+        )
+
+    # --- what the sources say ------------------------------------------------------------------
+
+    async def _listed(self, which: Sequence[int]) -> tuple[Said, Said]:
+        """Return the lists of some sides, nothing of the others."""
+        told: dict[int, Records] = {}
+
+        async def ask(side: int) -> None:
+            told[side] = await self._sources[side].records(self._salt)
+
+        await _together([partial(ask, side) for side in which])
+        sides: tuple[Said, Said] = ({}, {})
+        for side, records in sorted(told.items()):
+            sides[side].update((record.subject, record) for record in records.records)
+            self._partial[side] |= not records.complete
+            if records.note:
+                self._notes[f"{records.source}: {records.note}"] = None
+        return sides
+
+    async def _again(self, wanted: Sequence[bytes]) -> tuple[Said, Said]:
+        """Return what both say now: by its list where that is the truth about a side.
+
+        A local source that is asked for one subject may ask other nodes, which is another question.
+        """
+        lists = [
+            side
+            for side, source in enumerate(self._sources)
+            if not self._partial[side] and (source.is_local or len(wanted) > AT_ONCE)
+        ]
+        sides = await self._listed(lists)
+        for side, source in enumerate(self._sources):
+            if side not in lists or self._partial[side]:
+                sides[side].update(await _each(source, self._salt, wanted, None))
+        return sides
+
+    def _settle(self, subjects: Iterable[bytes], sides: tuple[Said, Said]) -> None:
+        """Note which subjects are open, and since when each is as it is."""
+        now = anyio.current_time()
+        for subject in subjects:
+            pair = _says(sides[0], subject), _says(sides[1], subject)
+            said = self._bytes_of(pair[0]), self._bytes_of(pair[1])
+            before = self.open.pop(subject, None)
+            if said[0] == said[1]:
+                continue
+            since = before.since if before is not None and before.said == said else now
+            found = _divergence(self._namespaces, self._salt, subject, *pair)
+            self.open[subject] = _Open(said, since, found)
+
+    def _bytes_of(self, record: Record | None) -> bytes | None:
+        """Return what a side says as bytes, a long one as its digest. Raises `DiscoveryError`."""
+        if record is None:
+            return None
+        try:
+            said = canonical(self._namespaces, record.salt, record.body)
+        except NamespaceError as bad:
+            raise DiscoveryError(
+                f"{record.source} tells what cannot be under {record.salt!r}: {bad}"
+            ) from bad
+        return said if len(said) <= DIGEST_BYTES else hashlib.sha256(said).digest()
 
 
 async def _together(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
@@ -166,14 +324,10 @@ async def _together(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
         raise troubles[0]
 
 
-def _by_subject(listed: Records) -> dict[bytes, Record | None]:
-    return {record.subject: record for record in listed.records}
-
-
 async def _each(
     source: EntrySource,
     salt: bytes,
-    subjects: Mapping[bytes, object],
+    subjects: Collection[bytes],
     progress: Progress | None,
 ) -> dict[bytes, Record | None]:
     """Look subjects up, some at a time. Raises as `find`."""
@@ -186,58 +340,29 @@ async def _each(
             if progress is not None and len(found) % AT_ONCE == 0:
                 progress(len(found), len(subjects))
 
-    await _together([_call(look, subject) for subject in subjects])
+    await _together([partial(look, subject) for subject in subjects])
     return found
-
-
-def _call(
-    look: Callable[[bytes], Awaitable[None]], subject: bytes
-) -> Callable[[], Awaitable[None]]:
-    return lambda: look(subject)
 
 
 # --- what differs --------------------------------------------------------------------------------
 
 
-def _differing(
-    namespaces: Namespaces,
-    salt: bytes,
-    subjects: Sequence[bytes],
-    ours: Mapping[bytes, Record | None],
-    theirs: Mapping[bytes, Record | None],
-) -> list[Divergence]:
-    namespace = namespaces.find(salt)
-    found = []
-    for subject in subjects:
-        here, there = _says(ours, subject), _says(theirs, subject)
-        if here is None and there is None:
-            continue
-        if here is None or there is None:
-            what = "missing" if here is None else "extra"
-            counts = (_count(here), _count(there))
-        elif _bytes_of(namespaces, here) == _bytes_of(namespaces, there):
-            continue
-        else:
-            what, counts = "different", _only(namespace, here, there)
-        found.append(Divergence(salt, subject, what, here, there, *counts))
-    return found
+def _divergence(
+    namespaces: Namespaces, salt: bytes, subject: bytes, here: Record | None, there: Record | None
+) -> Divergence:
+    if here is None or there is None:
+        what = "missing" if here is None else "extra"
+        return Divergence(salt, subject, what, here, there, _count(here), _count(there))
+    only = _only(namespaces.find(salt), here, there)
+    return Divergence(salt, subject, "different", here, there, *only)
 
 
-def _says(side: Mapping[bytes, Record | None], subject: bytes) -> Record | None:
+def _says(side: Said, subject: bytes) -> Record | None:
     """Return what a side says of a subject; an empty set says as much as no record."""
     record = side.get(subject)
     if record is None or record.body is None or record.body == ():
         return None
     return record
-
-
-def _bytes_of(namespaces: Namespaces, record: Record) -> bytes:
-    try:
-        return canonical(namespaces, record.salt, record.body)
-    except NamespaceError as bad:
-        raise DiscoveryError(
-            f"{record.source} tells what cannot be under {record.salt!r}: {bad}"
-        ) from bad
 
 
 def _count(record: Record | None) -> int:

@@ -103,14 +103,24 @@ def verify(
     ],
     salt: Salt = None,
     at: At = None,
+    within: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.0,
+            max=600.0,
+            help="Against http: how long a change may take to the other side (30).",
+        ),
+    ] = None,
 ) -> None:
     """Compare what this node holds with a recording, another node, or the discovery services.
 
     Subject by subject: missing (here), extra (here only), deleted (here), different. Against a
     recording contents count, whoever signed them, under the salts that it records. Against a node
     everything counts, except a lease that is still on its way. Against http (or another source of
-    entries, such as redis) contents count, under the salts that it knows; what differs is looked at
-    a second time before it is told, with who says what, and since when. Changes nothing.
+    entries, such as redis) contents count, under the salts that it knows. What differs there is
+    watched: it is told, with who says what and since when, once both sides stood by it for --within
+    seconds; what goes on changing is told as such after four times that. Changes nothing.
 
     Exit code 0 when both hold the same, 1 for any difference.
     """
@@ -118,8 +128,11 @@ def verify(
     is_file = not is_source and (Path(against).exists() or not _KEY.fullmatch(against))
     if not is_file and at is not None:
         raise ConfigError("--at picks a snapshot of a recording, not of a node")
+    if not is_source and within is not None:
+        raise ConfigError("--within is for a source that changes by itself, such as http")
     if is_source:
-        result = console.call("dht.verify_source", "comparing", source=against, salt=salt)
+        more = {} if within is None else {"within_s": within}
+        result = console.call("dht.verify_source", "comparing", source=against, salt=salt, **more)
     elif is_file:
         listed = recorded(Path(against), at, salt)
         result = console.talk(lambda client, bar: _against_facts(client, bar, listed), "comparing")
@@ -127,17 +140,30 @@ def verify(
         result = console.call("dht.verify", "comparing", peer=against, salt=salt)
     console.show(result, lambda r: _verdict(console, r, against))
     if not result["equal"]:
-        hint = f"`skynode visor dht reconcile {against}` repairs both sides"
-        if is_file:
-            hint = (
-                "at the mirror: `skynode visor dht import FILE --replace`; a regular node holds all"
-                " of a salt only after a sync, or while it watches"
-            )
-        elif is_source:
-            hint = "`skynode visor info` at the services says what waits there, and why"
-        raise SkycoreError(
-            "not the same" if result["complete"] else "not compared to the end", hint=hint
+        raise _unequal(result, against, is_file=is_file)
+
+
+def _unequal(result: Row, against: str, *, is_file: bool) -> SkycoreError:
+    """Return what to say of a difference, and what to do about it."""
+    hint = f"`skynode visor dht reconcile {against}` repairs both sides"
+    if is_file:
+        hint = (
+            "at the mirror: `skynode visor dht import FILE --replace`; a regular node holds all of"
+            " a salt only after a sync, or while it watches"
         )
+    elif "source" in result and not result["different"]:
+        hint = "what changes as often cannot be compared; --within SECONDS waits longer"
+        return SkycoreError(f"not compared: {result['changing']} changed all the while", hint=hint)
+    elif "source" in result:
+        hint = (
+            "`skynode visor info`, at the visor of such a key and at the services, says what could"
+            " not be registered or published, and why"
+        )
+    elif not result["complete"]:
+        return SkycoreError(f"not compared with {against} to the end", hint=hint)
+    counted = f": {result['different']:,} of {result['different'] + result['same']:,} differ"
+    whole = counted if "same" in result else ""
+    return SkycoreError(f"not the same as {against}{whole}", hint=hint)
 
 
 async def _against_facts(
@@ -167,18 +193,20 @@ async def _against_facts(
 
 
 def _verdict(console: Console, r: Row, against: str) -> object:
+    notes = [f"note: {reason}" for reason in r.get("reasons", ())]
     if r["equal"]:
         same = f": {r['same']:,} records" if "same" in r else ""
         later = f"; {r['leases']} end later at one of them" if r.get("leases") else ""
+        if not r["complete"]:  # what only one side knows may be more than was compared
+            return console.stack(f"the same as {against}, as far as both tell{same}{later}", *notes)
         return f"the same as {against}{same}{later}"
     rows = r["differences"]
     counted = Counter(row["what"] for row in rows)
     total = ", ".join(f"{count:,} {what}" for what, count in sorted(counted.items()))
-    more = r["different"] - min(len(rows), SHOWN_MAX)
+    more = r["different"] + r.get("changing", 0) - min(len(rows), SHOWN_MAX)
     last = f"{total or 'nothing'} compared with {against}" + (
         f"; {more:,} not shown" if more else ""
     )
-    notes = [f"note: {reason}" for reason in r.get("reasons", ())]
     if "source" in r:
         told = [line for row in rows[:SHOWN_MAX] for line in _both_sides(row, r["source"])]
         return console.stack(*told, "", last, *notes)

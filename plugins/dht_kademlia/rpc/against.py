@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+import anyio
 import msgspec
 from msgspec import Meta
 
@@ -17,12 +18,14 @@ from dht_kademlia.status import salt_text
 from skycore.contracts.access import Level
 from skycore.contracts.discovery import Record
 from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
-from skycore.discovery.comparing import Compared, Divergence
+from skycore.discovery.comparing import WITHIN_S, Compared, Divergence
+from skycore.errors import SkycoreError
 from skycore.model.items import Kind, mutable_item_target
 
 __all__ = ["open_dht_against_rpc"]
 
 SHOWN_MAX = 1_000
+WITHIN_S_MAX = 600.0
 
 
 class VerifySourceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +33,8 @@ class VerifySourceParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     source: Annotated[str, Meta(min_length=1, max_length=64)] = "http"
     salt: SaltText | None = None
+    within_s: Annotated[float, Meta(ge=0, le=WITHIN_S_MAX)] = WITHIN_S
+    """What differs is a difference once both sides stood by it for so long."""
 
 
 class SideView(msgspec.Struct, frozen=True):
@@ -53,7 +58,7 @@ class SourceDifference(msgspec.Struct, frozen=True):
     """A subject of which the two say something else."""
 
     what: str
-    """missing (here), deleted (here), extra (here only), different."""
+    """missing (here), deleted (here), extra (here only), different, changing (all the while)."""
     salt: str
     subject: str
     here: SideView | None
@@ -72,6 +77,9 @@ class VerifySourceResult(msgspec.Struct, frozen=True):
     differences: list[SourceDifference]
     """The first thousand."""
     reasons: list[str]
+    """Why not complete, and what else to know."""
+    changing: int
+    """Neither the same nor different: one side or the other changed all the while."""
 
 
 class _AgainstMethods:
@@ -88,23 +96,40 @@ class _AgainstMethods:
         salts = self._comparisons.salts(name)
         if params.salt is not None:
             salts = [read_salt(params.salt)]
-        found: list[Compared] = []
-        for salt in salts:
-            text = f"subjects compared under {salt_text(salt)}"
+        done: dict[bytes, tuple[int, int]] = {}
+        found: dict[bytes, Compared] = {}
+        troubles: list[SkycoreError] = []
 
-            def progress(done: int, total: int, text: str = text) -> None:
-                context.progress(done, total, text)
+        async def look(salt: bytes) -> None:
+            def progress(count: int, total: int) -> None:
+                done[salt] = count, total
+                counts = [sum(column) for column in zip(*done.values(), strict=True)]
+                context.progress(counts[0], counts[1], "subjects compared")
 
-            found.append(await self._comparisons.compare(name, salt, progress))
+            try:
+                found[salt] = await self._comparisons.compare(name, salt, progress, params.within_s)
+            except SkycoreError as trouble:
+                troubles.append(trouble)
+                tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:  # what differs is watched under all at once
+            for salt in salts:
+                tasks.start_soon(look, salt)
+        if troubles:
+            raise troubles[0]
+        return await self._result(name, [found[salt] for salt in salts])
+
+    async def _result(self, name: str, found: Sequence[Compared]) -> VerifySourceResult:
         divergences = [one for compared in found for one in compared.divergences][:SHOWN_MAX]
         return VerifySourceResult(
             name,
-            not any(one.different for one in found),
+            all(one.is_equal for one in found),
             sum(one.same for one in found),
             sum(one.different for one in found),
             all(one.complete for one in found),
             [await self._view(one) for one in divergences],
             list(dict.fromkeys(note for one in found for note in one.notes)),
+            sum(one.changing for one in found),
         )
 
     async def _view(self, one: Divergence) -> SourceDifference:

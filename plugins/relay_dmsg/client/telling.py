@@ -17,6 +17,7 @@ from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Fact, Publisher
 from skycore.errors import SkycoreError
+from skycore.model import dmsg_entry
 from skycore.model.entries import DmsgClient, DmsgEntry
 from skycore.model.keys import PubKey
 
@@ -79,5 +80,7 @@ class Teller:
         if self._publisher is None or self._namespace is None:
             return
         client = DmsgClient(tuple(key.hex() for key in servers))
-        entry = DmsgEntry(self._own.hex(), client=client, client_type=self._client_type)
+        entry = DmsgEntry(  # word for word what a presence registers: both are compared
+            self._own.hex(), dmsg_entry.VERSION, client=client, client_type=self._client_type
+        )
         await self._publisher.publish(Fact(DMSG, self._namespace.encode(entry)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import uuid
 
 import anyio
+import msgspec
 import pytest
 
 from namespaces_skywire.declarations import ALL
@@ -84,17 +86,155 @@ async def test_order_and_what_changes_by_itself_are_no_difference(two):
     assert (found.same, found.different) == (1, 0)
 
 
-async def test_what_is_on_its_way_is_looked_at_again(two):
+async def test_what_is_on_its_way_is_no_difference(two):
     two.tell(two.http, "alice", 1)
     async with anyio.create_task_group() as tasks:
 
         async def later():
-            await anyio.sleep(2)
+            await anyio.sleep(20)
             two.tell(two.dht, "alice", 1)
 
         tasks.start_soon(later)
-        found = await two.compare()
-    assert (found.same, found.different) == (1, 0)
+        found = await two.compare(within_s=30)
+    assert (found.same, found.different, found.is_equal) == (1, 0, True)
+
+
+async def test_a_difference_stands_once_both_sides_stood_by_it(two):
+    """Each change begins the wait anew: whoever has just said something else may be followed."""
+    two.tell(two.http, "alice", 1)
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+
+        async def later():
+            await anyio.sleep(25)
+            two.tell(two.http, "alice", 2)
+
+        tasks.start_soon(later)
+        found = await two.compare(within_s=30)
+    assert (found.different, found.changing, found.is_equal) == (1, 0, False)
+    assert found.divergences[0].there.body == (transport("alice", "other", 2),)
+    assert 55 <= anyio.current_time() - began <= 62
+
+
+async def test_what_changes_all_the_while_is_neither_same_nor_different(two):
+    two.tell(two.dht, "alice", 0)
+    two.tell(two.http, "bob", 1)
+    two.tell(two.dht, "bob", 1)
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+
+        async def always():
+            for n in range(1, 1000):
+                two.tell(two.http, "alice", n)
+                await anyio.sleep(7)
+
+        tasks.start_soon(always)
+        found = await two.compare(within_s=30)
+        tasks.cancel_scope.cancel()
+    assert (found.same, found.different, found.changing, found.is_equal) == (1, 0, 1, False)
+    assert [one.what for one in found.divergences] == ["changing"]
+    assert 120 <= anyio.current_time() - began <= 130
+
+
+async def test_not_to_wait_is_to_look_twice(two):
+    two.tell(two.http, "alice", 1)
+    began = anyio.current_time()
+    found = await two.compare(within_s=0)
+    assert found.different == 1 and anyio.current_time() - began < 1
+
+
+async def test_sources_are_free_between_two_looks(two):
+    turn = anyio.Lock()
+    two.tell(two.http, "alice", 1)
+    held = []
+    async with anyio.create_task_group() as tasks:
+
+        async def somebody():
+            while True:
+                await anyio.sleep(0.5)
+                held.append(turn.locked())
+
+        tasks.start_soon(somebody)
+        await two.compare(turn=turn)
+        tasks.cancel_scope.cancel()
+    assert held.count(False) > 40
+
+
+async def test_a_local_list_is_read_again_and_nobody_else_is_asked(two):
+    """What another node holds makes up for nothing that this one lacks."""
+    two.tell(two.http, "alice", 1)
+
+    async def find(salt, subject):
+        raise AssertionError("another question")
+
+    two.dht.find = find
+    assert (await two.compare()).different == 1
+
+
+async def test_what_a_partial_side_tells_by_itself_counts_too(two):
+    """False equality: nobody but the side that has not everything knows of bob."""
+    two.tell(two.http, "alice", 1)
+    two.tell(two.http, "bob", 2)
+    two.tell(two.dht, "alice", 1)
+    whole = two.http.records
+
+    async def partial(salt):
+        return msgspec.structs.replace(await whole(salt), complete=False, note="some left out")
+
+    two.http.records = partial
+    found = await two.compare()
+    assert (found.same, found.different, found.complete) == (1, 1, False)
+    assert found.divergences[0].what == "missing"
+
+
+def words(dice):
+    """Return what a subject may say: nothing, or a few of a few entries."""
+    return tuple(sorted(dice.sample(range(6), dice.randrange(4))))
+
+
+SEEDS = [*range(40), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(40, 2_000))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_never_false_equal_and_never_false_different(seed):
+    """One side follows the other with a lag below the limit; some subjects are off for good."""
+    two, dice = Two(), random.Random(seed)
+    first, other = dice.sample((two.dht, two.http), 2)
+    off = {}
+    for n in range(dice.randrange(30)):
+        name, said = f"visor{n}", words(dice)
+        two.tell(first, name, *said)
+        if dice.random() < 0.2:
+            off[key(name)] = said
+            said = words(dice)
+            if said == off[key(name)]:
+                del off[key(name)]
+        two.tell(other, name, *said)
+
+    async def change(name, at_s, lag_s):
+        await anyio.sleep(at_s)
+        said = words(dice)
+        two.tell(first, name, *said)
+        await anyio.sleep(lag_s)
+        two.tell(other, name, *said)
+
+    if dice.random() < 0.5:
+        whole = other.records
+
+        async def partial(salt):
+            records = await whole(salt)
+            some = tuple(r for r in records.records if dice.random() < 0.5)
+            return msgspec.structs.replace(records, records=some, complete=False, note="partial")
+
+        other.records = partial
+    async with anyio.create_task_group() as tasks:
+        for n in range(dice.randrange(10)):
+            tasks.start_soon(change, f"new{n}", dice.uniform(0, 40), dice.uniform(0, 25))
+        await anyio.sleep(dice.uniform(0, 20))
+        found = await two.compare(within_s=30)
+        tasks.cancel_scope.cancel()
+    assert {one.subject for one in found.divergences} == set(off)
+    assert (found.different, found.changing) == (len(off), 0)
 
 
 async def test_l18_a_side_that_has_not_everything_is_asked_for_each(two):
