@@ -45,6 +45,7 @@ STAGGER_S: Final = 0.25
 CANDIDATES_MAX: Final = 8
 RESOLVE_S: Final = 0.5
 RESOLVES_MAX: Final = 10
+ROUNDING_S: Final = 1e-6
 
 
 class _Race:
@@ -145,7 +146,7 @@ class Meeting:
             binding = self.binding
             was = (binding.session is None, binding.seen) if binding else (True, None)
             if binding is not None:
-                self._send(binding.tick(self._clock.now()))
+                self._send(binding.tick(self._clock.now() + ROUNDING_S))  # timers come early
             self._poked = anyio.Event()
             with anyio.move_on_after(binding.next_at - self._clock.now() if binding else None):
                 await self._poked.wait()
@@ -200,8 +201,10 @@ class Meeting:
 
     def _take_binding(self, message: Message, sender: Endpoint) -> None:
         if self.binding is not None:
+            was = self.binding.next_at
             self._send(self.binding.take(message, sender, self._clock.now()))
-            self._poked.set()
+            if self.binding.next_at != was:  # most answers change nothing
+                self._poked.set()
 
     def _punch(self, message: DialBack, sender: Endpoint) -> None:
         if self.binding is None or not self.binding.is_ours(message, sender):
