@@ -73,7 +73,8 @@ class NodeSpec:
         """Return ways to reach a node. Any number, each with a `name` of its own.
 
         Seen by the transport manager, which adds security. Contract:
-        `contracts.transport.TransportType`. Suite: `TransportTypeContract`.
+        `contracts.transport.TransportType`. Suites: `TransportTypeContract`, and
+        `RelayTypeContract` for one that leads through somebody else.
         """
 
     @hookspec

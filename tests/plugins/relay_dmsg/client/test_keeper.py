@@ -242,3 +242,35 @@ async def test_its_own_source_waits_for_nobody_without_a_server(bench):
         await AttachedServers(door.client.keeper, bench.clock).records(b"dmsg-server")
     ).records
     assert anyio.current_time() == began
+
+
+async def test_t4475_a_server_that_crashed_is_tried_once_and_then_left_in_peace(bench):
+    """Its record stands for hours, and it worked last: others are attached to beside and after."""
+    for name in ("one", "two", "three"):
+        await bench.server(name)
+    source = Source(bench, ["one", "two", "three"])
+    door = await bench.client("alice", sources=(source,))
+    await bench.until(lambda: len(attached(door)) == 2)
+    gone = next(iter(attached(door)))
+    await anyio.sleep(120)
+    bench.exchange.stop(gone)
+    assert await bench.until(lambda: len(attached(door) - {gone}) == 2, limit_s=10) <= 10
+    await anyio.sleep(7_200)
+    assert door.links.ensured.count(gone) <= 20  # in two hours
+    late = await bench.client("late", sources=(source,))
+    assert await bench.until(lambda: len(attached(late)) == 2, limit_s=10) <= 10
+    assert gone not in attached(late)
+
+
+async def test_c40_a_crashed_server_that_was_remembered_as_the_best_delays_nothing(bench):
+    for name in ("good", "better", "gone"):
+        await bench.server(name)
+    first = await bench.client("alice", "good", "better", "gone", sessions_max=3)
+    await bench.until(lambda: len(attached(first)) == 3)
+    assert bench.files.kept[SERVERS_FILE]
+    bench.exchange.down.add(bench.key("gone"))
+    again = await bench.client("bob", sessions_min=1)
+    assert await bench.until(lambda: attached(again), limit_s=2) <= 2
+    await anyio.sleep(3_600)
+    assert attached(again) == {bench.key("better")} or attached(again) == {bench.key("good")}
+    assert again.links.ensured.count(bench.key("gone")) <= 1

@@ -13,7 +13,7 @@ from relay_dmsg.framing import read_message, send_message
 from relay_dmsg.numbers import KIND, TO_CLIENT, TO_SERVER
 from skycore.errors import DialError, SkycoreError, StreamError
 from skycore.model.addresses import Address
-from skycore.testing.contracts.transport import TransportTypeContract
+from skycore.testing.contracts.relay import RelayTypeContract
 
 
 async def pair(bench, **settings):
@@ -25,15 +25,24 @@ async def pair(bench, **settings):
     return relay, alice, bob
 
 
-class TestTransportType(TransportTypeContract):
-    """Alice dials through the relay whom the suite calls remote."""
+class TestRelayType(RelayTypeContract):
+    """Alice and the one whom the suite calls remote are attached; carol knows nobody."""
 
     @pytest.fixture
-    async def transport_type(self, bench):
-        await bench.server()
-        alice, remote = await bench.client("alice"), await bench.client("remote", "server")
-        await bench.until(lambda: remote.can_ask)
-        return types.SimpleNamespace(name=alice.name, dial=alice.dial, listen=remote.listen)
+    async def relay_lab(self, bench):
+        relay = await bench.server()
+        near, far = [await bench.client(name, "server") for name in ("alice", "remote")]
+        alone = await bench.client("carol")
+        await bench.until(lambda: near.can_ask and far.can_ask)
+
+        async def lose_relay():
+            bench.exchange.stop(bench.key("server"))
+
+        yield types.SimpleNamespace(
+            near=near, far=far, alone=alone, relay=bench.key("server"), lose_relay=lose_relay
+        )
+        await anyio.sleep(10)
+        assert not (relay.splices or relay.places.taken or relay.requests.taken)
 
 
 async def test_alice_reaches_bob_by_his_address_or_by_asking(bench):

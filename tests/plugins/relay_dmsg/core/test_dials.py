@@ -96,3 +96,28 @@ def test_the_memory_of_dials_is_bounded_and_ends():
     wishes = [decode_request(dial(id=bytes([n]) * 16).request) for n in range(4)]
     assert [seen.take(w, 0.0) for w in wishes] == [Code.ACCEPTED] * 3 + [Code.BUSY]
     assert seen.take(wishes[3], 121.0) is Code.ACCEPTED and len(seen) == 1
+
+
+def test_t2299_a_hundred_thousand_dials_leave_as_many_ids_as_two_minutes_have():
+    """16,384 ports ran out upstream (#2299, #2284); here the id is 16 random bytes."""
+    seen = SeenDials()
+    for n in range(100_000):
+        wish = Request(bytes([n % 7]) * 32, BOB.public, 45, 0, n.to_bytes(16, "big"), "")
+        assert seen.take(wish, n * 0.05, b"server") is Code.ACCEPTED
+        assert len(seen) <= 2_401
+    assert seen.take(wish, 1e6) is Code.ACCEPTED
+    assert len(seen) == 1 and len(seen._of_server) == 1
+
+
+def test_r7_a_server_fills_its_own_share_of_the_memory():
+    seen = SeenDials(dials_max=100, per_server_max=40)
+
+    def take(n, now, server):
+        return seen.take(Request(b"s" * 32, b"d" * 32, 45, 0, n.to_bytes(16, "big")), now, server)
+
+    codes = [take(n, 0.0, b"evil") for n in range(60)]
+    assert codes == [Code.ACCEPTED] * 40 + [Code.BUSY] * 20
+    assert take(100, 1.0, b"honest") is Code.ACCEPTED
+    assert take(0, 1.0, b"honest") is Code.REPLAYED  # whoever hands it on
+    assert take(101, 200.0, b"evil") is Code.ACCEPTED
+    assert len(seen) == 1
