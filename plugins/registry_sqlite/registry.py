@@ -13,12 +13,18 @@ from typing import Any
 
 import anyio
 
-from registry_sqlite.database import Database
 from registry_sqlite.tables import Tables
-from skycore.contracts.registry import Beats, RegistryPage, RegistryWrite, RegistryWritten
+from skycore.contracts.registry import (
+    Beats,
+    RegistryCapacity,
+    RegistryPage,
+    RegistryWrite,
+    RegistryWritten,
+)
 from skycore.contracts.runtime import Clock, Entropy, Workers
 from skycore.discovery.registries import RegistryBounds, check_day, check_writes
 from skycore.errors import CursorInvalidError, SkycoreError, StoreCorruptError, StoreFullError
+from skycore.sqlite import SqliteFile
 
 __all__ = ["SqliteRegistry"]
 
@@ -61,7 +67,7 @@ class SqliteRegistry:
     """Listings in a file. Nobody else writes there: the file is locked."""
 
     def __init__(
-        self, database: Database, bounds: RegistryBounds, clock: Clock, entropy: Entropy,
+        self, database: SqliteFile, bounds: RegistryBounds, clock: Clock, entropy: Entropy,
         workers: Workers,
     ) -> None:  # fmt: skip
         self._db = database
@@ -75,6 +81,11 @@ class SqliteRegistry:
         self._bells: dict[str, list[_Bell]] = {}
         self._is_another = False
         self._round_trips = 0
+
+    @property
+    def capacity(self) -> RegistryCapacity:
+        """How much a table may hold."""
+        return self._bounds.capacity
 
     @property
     def round_trips(self) -> int:

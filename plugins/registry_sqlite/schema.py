@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "marks"]
+from skycore.sqlite import Schema
 
-SCHEMA_VERSION: Final = 1
-"""Kept in `PRAGMA user_version`."""
+__all__ = ["SCHEMA"]
 
-SCHEMA: Final = (
+_CREATE: Final = (
     "CREATE TABLE meta (id INTEGER PRIMARY KEY, registry_id BLOB NOT NULL, is_clean INTEGER)",
     # position: of the last change; first: nothing is missing from there on; floor: lowest nonce
     "CREATE TABLE places (name TEXT PRIMARY KEY, position INTEGER, first INTEGER, floor INTEGER)",
@@ -36,7 +35,12 @@ SCHEMA: Final = (
     " PRIMARY KEY (place, day, subject)) WITHOUT ROWID",
 )
 
-
-def marks(count: int) -> str:
-    """Return `?,?,…` for a list of parameters."""
-    return ",".join("?" * count)
+SCHEMA: Final = Schema(
+    what="registry",
+    holds="listings",
+    setting="registry_sqlite.path",
+    mark="listings",
+    version=1,
+    create=_CREATE,
+    newer_hint="update this program, or move the file away: what is listed is repeated",
+)

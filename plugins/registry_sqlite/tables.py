@@ -13,9 +13,7 @@ from typing import Any
 
 import msgspec
 
-from registry_sqlite.database import Database
 from registry_sqlite.drafts import Draft, Place, Row, bodies_of, decode, encode_bodies, encode_lives
-from registry_sqlite.schema import marks
 from skycore.contracts.registry import Beats, Listing, RegistryPage, RegistryWrite, RegistryWritten
 from skycore.discovery.registries import (
     GONE_KEPT_S,
@@ -31,6 +29,7 @@ from skycore.discovery.registries import (
     too_many_entries,
 )
 from skycore.errors import StoreCorruptError, StoreFullError
+from skycore.sqlite import SqliteFile, marks
 
 __all__ = ["Tables"]
 
@@ -47,7 +46,7 @@ _LISTING = (
 class Tables:
     """One registry's tables. `now_ns` is the caller's; nothing here knows a clock."""
 
-    def __init__(self, database: Database, bounds: RegistryBounds) -> None:
+    def __init__(self, database: SqliteFile, bounds: RegistryBounds) -> None:
         self._db = database
         self._bounds = bounds
         self._nonces_max = bounds.subjects_max * 10

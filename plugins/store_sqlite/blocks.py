@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from skycore.model.limits import BLOCK_GRACE_S
-from store_sqlite.database import Database
+from skycore.sqlite import SqliteFile, marks
 from store_sqlite.reader import chunks
 from store_sqlite.rows import split_refs
-from store_sqlite.schema import marks
 
 __all__ = ["BlockTable"]
 
@@ -17,7 +16,7 @@ __all__ = ["BlockTable"]
 class BlockTable:
     """Content-addressed pieces of large values, each counted by the heads that refer to it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteFile) -> None:
         self._db = database
 
     def sizes(self, names: Iterable[bytes], given: Mapping[bytes, bytes]) -> dict[bytes, int]:

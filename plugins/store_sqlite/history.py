@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from skycore.model.limits import ENTRY_BYTES
+from skycore.sqlite import SqliteFile, marks
 from store_sqlite.blocks import BlockTable
-from store_sqlite.database import Database
 from store_sqlite.reader import chunks
 from store_sqlite.rows import Slot, split_refs
-from store_sqlite.schema import COLUMNS, marks
+from store_sqlite.schema import COLUMNS
 
 __all__ = ["HistoryTable"]
 
@@ -34,7 +34,7 @@ class HistoryTable:
     """Replaced items. `bytes` is what they take with the blocks that only they hold, at most."""
 
     def __init__(
-        self, database: Database, blocks: BlockTable, versions_max: int, bytes_max: int
+        self, database: SqliteFile, blocks: BlockTable, versions_max: int, bytes_max: int
     ) -> None:
         self._db = database
         self._blocks = blocks

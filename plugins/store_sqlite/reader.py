@@ -12,9 +12,9 @@ from skycore.errors import CursorInvalidError
 from skycore.model.items import Cursor, StoredItem, mutable_item_target
 from skycore.model.limits import ENTRY_BYTES
 from skycore.model.prints import Prints
-from store_sqlite.database import Database
+from skycore.sqlite import SqliteFile, marks
 from store_sqlite.rows import stored_item
-from store_sqlite.schema import COLUMNS, marks
+from store_sqlite.schema import COLUMNS
 
 __all__ = ["IN_MAX", "Reader", "chunks"]
 
@@ -32,7 +32,7 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 class Reader:
     """The reading half of the store. Ids of damaged rows are left in `damaged`."""
 
-    def __init__(self, database: Database, prints: Prints) -> None:
+    def __init__(self, database: SqliteFile, prints: Prints) -> None:
         self._db = database
         self._prints = prints
         self.damaged: set[int] = set()

@@ -9,18 +9,20 @@ must be readable without decoding an item.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy import Column, Index, Integer, LargeBinary, MetaData, Table
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 __all__ = [
     "COLUMNS",
+    "CREATE",
     "INTEGER_MAX",
-    "METADATA",
     "RECOUNT",
     "SCHEMA_VERSION",
     "SLOT_COLUMNS",
-    "marks",
 ]
 
 SCHEMA_VERSION: Final = 2
@@ -119,6 +121,18 @@ signers = Table(
     Index("signers_name", "name", unique=True),
 )  # fmt: skip
 
+
+def _made(table: Table) -> Iterator[str]:
+    parts: list[CreateTable | CreateIndex] = [CreateTable(table)]
+    parts += [CreateIndex(i) for i in sorted(table.indexes, key=lambda i: str(i.name))]
+    for part in parts:
+        yield str(part.compile(dialect=sqlite.dialect()))
+
+
+CREATE: Final = tuple(statement for table in METADATA.tables.values() for statement in _made(table))
+"""Statements that make an empty file one of this version."""
+
+
 COLUMNS: Final = (
     "id, target, class, rank, digest, sender, stored_ns, item_position, position, lease, item"
 )
@@ -142,8 +156,3 @@ RECOUNT: Final = tuple(
     )
 )
 """Count anew what is held under each salt and on each account (model.items.account_of)."""
-
-
-def marks(count: int) -> str:
-    """Return `?,?,…` for a list of parameters."""
-    return ",".join("?" * count)

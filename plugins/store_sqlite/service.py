@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
@@ -23,10 +23,12 @@ from skycore.contracts.store import (
 from skycore.errors import StoreCorruptError
 from skycore.model.items import Cursor, Lease, RankedItem, StoredItem
 from skycore.model.prints import Prints
+from skycore.sqlite import Schema, SqliteFile
 from store_sqlite.blocks import BlockTable
-from store_sqlite.database import Database
 from store_sqlite.history import HistoryTable
+from store_sqlite.migrations import MIGRATIONS
 from store_sqlite.reader import Reader
+from store_sqlite.schema import CREATE, SCHEMA_VERSION
 from store_sqlite.settings import SqliteStoreSettings
 from store_sqlite.writer import SWEEP_ROWS, Writer
 
@@ -34,6 +36,15 @@ __all__ = ["SqliteStore", "open_sqlite_store"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+FILE: Final = Schema(
+    what="item store",
+    holds="items",
+    setting="store_sqlite.path",
+    mark="items",
+    version=SCHEMA_VERSION,
+    create=CREATE,
+    migrations=MIGRATIONS,
+)
 
 
 class SqliteStore:
@@ -41,7 +52,7 @@ class SqliteStore:
 
     def __init__(
         self,
-        database: Database,
+        database: SqliteFile,
         workers: Workers,
         entropy: Entropy,
         history_versions_max: int,
@@ -63,9 +74,18 @@ class SqliteStore:
         await self._workers.run(self._start)
 
     def _start(self) -> None:
-        self._db.open(self._entropy.bytes(16))
-        with self._db.reading():
-            self.store_id = self._writer.load()
+        self._db.open()
+        try:
+            self._load()
+        except StoreCorruptError as damage:
+            self._begin_anew(damage)
+        except BaseException:
+            self._db.close()  # or the file would stay locked
+            raise
+
+    def _load(self) -> None:
+        with self._db.transaction():
+            self.store_id = self._writer.load(self._entropy.bytes(16))
 
     async def stop(self) -> None:
         """Close the file."""
@@ -114,9 +134,8 @@ class SqliteStore:
     def _begin_anew(self, damage: StoreCorruptError) -> StoreCorruptError:
         """Put the file aside; the store goes on, empty, under a new id."""
         self._writer.undo((0, 0))
-        self._db.replace(self._entropy.bytes(16), str(damage))
-        with self._db.reading():
-            self.store_id = self._writer.load()
+        self._db.replace(str(damage))
+        self._load()
         return StoreCorruptError(
             str(damage), hint="the file is kept aside; the store begins anew, without items"
         )
@@ -198,8 +217,9 @@ async def open_sqlite_store(
     settings: SqliteStoreSettings, files: Files, entropy: Entropy, workers: Workers
 ) -> AsyncIterator[ItemStore]:
     """Keep items in a file of the data folder, or in memory where there is none."""
-    database = Database(
+    database = SqliteFile(
         files.path(settings.path),
+        FILE,
         cache_mib=settings.cache_mib,
         lock_wait_s=settings.lock_wait_s,
         check_max_mib=settings.check_max_mib,

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from skycore.contracts.store import ItemKey, Outcome, PutOutcome
-from skycore.errors import CasMismatchError, SeqTooLowError
+from skycore.errors import CasMismatchError, SeqTooLowError, StoreCorruptError
 from skycore.model.items import Kind, Lease, RankedItem
 from skycore.model.prints import Prints
+from skycore.sqlite import SqliteFile, marks
 from store_sqlite.blocks import BlockTable
-from store_sqlite.database import Database
 from store_sqlite.history import HistoryTable
 from store_sqlite.reader import chunks
 from store_sqlite.rows import Slot, new_row, seal_lease, split_refs
-from store_sqlite.schema import INTEGER_MAX, RECOUNT, SLOT_COLUMNS, marks
+from store_sqlite.schema import INTEGER_MAX, RECOUNT, SLOT_COLUMNS
 
 __all__ = ["SWEEP_ROWS", "Writer"]
 
@@ -45,7 +45,7 @@ class Writer:
     """The writing half of the store. `position` is the end of the change log as committed."""
 
     def __init__(
-        self, database: Database, prints: Prints, blocks: BlockTable, history: HistoryTable
+        self, database: SqliteFile, prints: Prints, blocks: BlockTable, history: HistoryTable
     ) -> None:
         self._db = database
         self._prints = prints
@@ -57,11 +57,15 @@ class Writer:
         self._signers: dict[bytes, list[int]] = {}
         self.position = 0
 
-    def load(self) -> bytes:
-        """Read where the log ends; return the store's id."""
-        [(store_id, self.position, self._history.bytes)] = self._db.rows(
-            "SELECT store_id, position, history_bytes FROM meta"
-        )
+    def load(self, new_id: bytes) -> bytes:
+        """Read where the log ends, in a transaction; return the store's id, new for a new file."""
+        found = self._db.rows("SELECT store_id, position, history_bytes FROM meta")
+        if not found:
+            if self._db.rows("SELECT 1 FROM items LIMIT 1"):
+                raise StoreCorruptError("the file holds items, but not which store it is")
+            found = [(new_id, 0, 0)]
+            self._db.execute("INSERT INTO meta VALUES (1, ?, 0, 0)", (new_id,))
+        [(store_id, self.position, self._history.bytes)] = found
         self._written = self.mark()
         self._prints.forget()
         return bytes(store_id)

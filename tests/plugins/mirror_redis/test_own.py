@@ -138,7 +138,7 @@ def signed(salt: bytes, name: str = "me", **wrong) -> RankedItem:
 async def recalled(store, link) -> list:
     me = identity("me")
     own = OwnRecords(me.public, 1 << 20)
-    await Bringer(store, own, me, FakeClock(), 1.0)._recall()
+    await Bringer(store, own, me, FakeClock())._recall()
     return own.living(0)
 
 

@@ -18,10 +18,10 @@ from skycore.errors import (
     StoreReadOnlyError,
 )
 from skycore.model.items import Kind
+from skycore.sqlite import marks
 from skycore.testing.contracts.store_model import START_S, lease_for, ranked, read_all
 from skycore.testing.fakes import InlineWorkers, SeededEntropy
 from skycore.testing.sqlite_disk import DiskUnavailableError, SqliteDisk
-from store_sqlite.schema import marks
 from store_sqlite.service import open_sqlite_store
 from store_sqlite.settings import SqliteStoreSettings
 
@@ -173,16 +173,16 @@ async def test_q02_power_loss_takes_nothing_that_was_acknowledged(tmp_path, seed
 
 
 async def test_q02_the_disk_tells_a_careless_store_from_ours(tmp_path, monkeypatch):
-    from store_sqlite.database import Database
+    from skycore.sqlite import SqliteFile
 
-    careful = Database.execute
+    careful = SqliteFile.execute
 
     def careless(self, statement, parameters=None):
         return careful(
             self, statement.replace("synchronous = FULL", "synchronous = OFF"), parameters
         )
 
-    monkeypatch.setattr(Database, "execute", careless)
+    monkeypatch.setattr(SqliteFile, "execute", careless)
     lost = 0
     for seed in range(10):
         try:

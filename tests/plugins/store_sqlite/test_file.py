@@ -230,6 +230,18 @@ async def test_q05_damage_met_while_running_begins_a_new_store(tmp_path):
         assert len(await read_all(store)) == 1
 
 
+async def test_q05_damage_met_while_starting_begins_a_new_store(tmp_path, caplog):
+    good, _ = await written(tmp_path)
+    (tmp_path / "items.db").write_bytes(good)
+    with sqlite3.connect(tmp_path / "items.db") as file:
+        file.execute("DELETE FROM meta")  # no cursor could be told from a foreign one
+    file.close()
+    async with opened(tmp_path, seed=7, check_max_mib=0) as store:
+        assert await read_all(store) == []
+        await store.put_many([ranked()])
+    assert "items lost" in caplog.text and (tmp_path / "items.db.damaged-1").exists()
+
+
 async def test_a_database_of_another_program_is_left_alone(tmp_path):
     with sqlite3.connect(tmp_path / "items.db") as other:
         other.execute("CREATE TABLE recipes (name)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from skycore.contracts.store import ChangeFilter, ItemKey
 from skycore.errors import StoreError
 from skycore.testing.contracts.store_model import START_NS, START_S, ranked, read_all
 from skycore.testing.fakes import InlineWorkers, SeededEntropy
+from store_sqlite import service
 from store_sqlite.migrations import MIGRATIONS
 from store_sqlite.schema import SCHEMA_VERSION
 from store_sqlite.service import open_sqlite_store
@@ -121,7 +123,7 @@ async def test_q09_a_step_that_fails_leaves_the_file_as_it_was(tmp_path, monkeyp
     _, held, _ = await version_1(tmp_path)
     broken = {1: (*MIGRATIONS[1][:-1], "UPDATE nothing SET there = 1")}
     with monkeypatch.context() as patched:
-        patched.setattr("store_sqlite.database.MIGRATIONS", broken)
+        patched.setattr(service, "FILE", replace(service.FILE, migrations=broken))
         with pytest.raises(StoreError):
             async with opened(tmp_path):
                 pass

@@ -2,13 +2,9 @@
 
 Why one connection: SQLite before 3.51.3 can corrupt a WAL that two connections reset at once, and
 one writer is all a node has. The file is locked for as long as it is open, so a second node on it
-is refused.
-
-Why `synchronous=NORMAL` and not FULL: nothing waits for the disk then, so a thousand registrations
-a second cost no thousand syncs. A killed process loses nothing. After a power failure the file is
-whole, but as it was some seconds before; every caller repeats what it lists within 90 s, and nonces
-that were used up in these seconds are never accepted again (tables.py, floor).
-Sources: sqlite.org/wal.html, /pragma.html, /rescode.html.
+is refused. Why here: whatever keeps something in a file meets the same disks, locks and damage;
+what it keeps there, and in which tables, is its own. Only who uses this module needs SQLAlchemy.
+Sources: sqlite.org/wal.html, /pragma.html, /rescode.html, /howtocorrupt.html.
 """
 
 from __future__ import annotations
@@ -17,16 +13,16 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, CursorResult, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from registry_sqlite.schema import SCHEMA, SCHEMA_VERSION
 from skycore.errors import (
     StoreBusyError,
     StoreCorruptError,
@@ -36,26 +32,65 @@ from skycore.errors import (
     StoreVersionError,
 )
 
-__all__ = ["Database"]
+__all__ = ["Schema", "SqliteFile", "marks"]
 
 log = logging.getLogger(__name__)
 
-_HINT_RIGHTS = "check the folder, the file, their owner and mode"
-_PAGE_MIN = 512
-_VERSION_SANE_MAX = 10_000
-_CHECKPOINT_PAGES = 4_096
-_ASIDE_MAX = 9
-_READ_AHEAD = 16
-_FILES = ("", "-wal", "-shm", "-journal")
+HINT_RIGHTS: Final = "check the folder, the file, their owner and mode"
+EFFECTIVE: Final = os.access in os.supports_effective_ids
+PAGE_MIN: Final = 512
+VERSION_SANE_MAX: Final = 10_000
+CHECKPOINT_PAGES: Final = 4_096
+ASIDE_MAX: Final = 9
+READ_AHEAD: Final = 32
+SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 
 
-class Database:
-    """The file, open. All calls block, and may come from any thread, one at a time."""
+@dataclass(frozen=True)
+class Schema:
+    """What makes a file ours, and what it is called."""
 
-    def __init__(self, path: Path | None, *, cache_mib: int, lock_wait_s: float) -> None:
+    what: str
+    """Of whom, in messages: "item store"."""
+    holds: str
+    """What is lost with it: "items"."""
+    setting: str
+    """Which setting names the file: "store_sqlite.path"."""
+    mark: str
+    """A table that stands in every such file."""
+    version: int
+    """Kept in `PRAGMA user_version`. A file with a higher one is refused and left as it is."""
+    create: Sequence[str]
+    """Statements that make an empty file one of this version."""
+    migrations: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """From each older version to the next."""
+    newer_hint: str = "update this program, or move the file away and begin with none"
+
+
+class SqliteFile:
+    """The file, open. All calls block, and may come from any thread, one at a time.
+
+    `is_durable`: a commit that returned is on the disk (`synchronous=FULL`). Else a killed process
+    loses nothing, and a power failure some seconds, but the file stays whole. `check_max_mib`:
+    larger files are not read whole at start; None checks them all. No `path`: in memory.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        schema: Schema,
+        *,
+        cache_mib: int,
+        lock_wait_s: float,
+        is_durable: bool = True,
+        check_max_mib: int | None = None,
+    ) -> None:
         self._path = path
+        self._schema = schema
         self._cache_mib = cache_mib
         self._lock_wait_s = lock_wait_s
+        self._synchronous = "FULL" if is_durable else "NORMAL"
+        self._check_max = None if check_max_mib is None else check_max_mib << 20
         self._turn = threading.RLock()
         self._engine: Engine | None = None
         self._connection: Connection | None = None
@@ -66,7 +101,7 @@ class Database:
 
     @property
     def _name(self) -> str:
-        return str(self._path or "the registry in memory")
+        return str(self._path or f"the {self._schema.what} in memory")
 
     # --- opening and closing --------------------------------------------------------------------
 
@@ -83,7 +118,8 @@ class Database:
     def replace(self, why: str) -> None:
         """Put the damaged file aside and begin a new one."""
         self.close()
-        log.error("listings lost: %s; beginning with none kept_as=%s", why, self._set_aside())
+        aside = self._set_aside()
+        log.error("%s lost: %s; beginning with none kept_as=%s", self._schema.holds, why, aside)
         self._open()
 
     def _open(self) -> None:
@@ -100,15 +136,15 @@ class Database:
                 self._prepare()
                 if version == 0:
                     self._create()
-                verdict = self.execute("PRAGMA quick_check(1)").scalar_one()
-                if verdict != "ok":
-                    raise StoreCorruptError(f"{self._name} is damaged: {verdict}")
+                else:
+                    self._bring_up(version)
+                self._check()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let go of the file. Never raises."""
+        """Let go of the file. Never raises: what is safe does not depend on it."""
         engine, connection, file = self._engine, self._connection, self._file
         self._engine = self._connection = self._file = None
         with suppress(DBAPIError):
@@ -122,7 +158,11 @@ class Database:
                 file.close()  # whatever the two above made of an error on the way
 
     def _look(self) -> None:
-        """See what is there before SQLite does, without opening it: a close drops its locks."""
+        """See what is there before SQLite does.
+
+        Without opening it: closing any handle of a file drops all locks that this process has on
+        it (howtocorrupt.html, 2.2), another connection's too.
+        """
         if self._path is None:
             return
         try:
@@ -131,13 +171,13 @@ class Database:
             size = 0
         except OSError as bad:
             raise StoreReadOnlyError(
-                f"{self._path} cannot be opened: {bad.strerror}", hint=_HINT_RIGHTS
+                f"{self._path} cannot be opened: {bad.strerror}", hint=HINT_RIGHTS
             ) from bad
-        if size and not os.access(self._path, os.R_OK | os.W_OK):
-            raise StoreReadOnlyError(f"{self._path} cannot be written", hint=_HINT_RIGHTS)
+        if size and not os.access(self._path, os.R_OK | os.W_OK, effective_ids=EFFECTIVE):
+            raise StoreReadOnlyError(f"{self._path} cannot be written", hint=HINT_RIGHTS)
         if size == 0 and Path(f"{self._path}-wal").exists():
             raise StoreCorruptError(f"{self._path} is gone, but its write-ahead log is not")
-        if 0 < size < _PAGE_MIN:
+        if 0 < size < PAGE_MIN:
             raise StoreCorruptError(f"{self._path} is no SQLite file")
 
     def _connect(self) -> sqlite3.Connection:
@@ -150,22 +190,23 @@ class Database:
         return self._file
 
     def _version(self) -> int:
+        schema = self._schema
         version = int(self.execute("PRAGMA user_version").scalar_one())
+        if version > VERSION_SANE_MAX:
+            raise StoreCorruptError(f"{self._name} has an impossible schema version, {version}")
+        if version > schema.version:
+            raise StoreVersionError(
+                f"{self._name} has schema {version}; this program knows up to {schema.version}",
+                hint=schema.newer_hint,
+            )
         if version == 0:
             found = {row[0] for row in self.execute("SELECT name FROM sqlite_schema")}
-            if "listings" in found:
+            if schema.mark in found:
                 raise StoreCorruptError(f"{self._name} has lost its schema version")
             if found:
                 raise StoreError(
-                    f"{self._name} is another program's database", hint="set registry_sqlite.path"
+                    f"{self._name} is another program's database", hint=f"set {schema.setting}"
                 )
-        elif version > _VERSION_SANE_MAX:
-            raise StoreCorruptError(f"{self._name} has an impossible schema version, {version}")
-        elif version != SCHEMA_VERSION:
-            raise StoreVersionError(
-                f"{self._name} has schema {version}; this program knows {SCHEMA_VERSION}",
-                hint="update this program, or move the file away: what is listed is repeated",
-            )
         return version
 
     def _prepare(self) -> None:
@@ -173,9 +214,9 @@ class Database:
             f"cache_size = -{self._cache_mib * 1024}",
             "cell_size_check = ON",
             "journal_mode = WAL",
-            "synchronous = NORMAL",
-            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
-            f"journal_size_limit = {_CHECKPOINT_PAGES * 4096}",
+            f"synchronous = {self._synchronous}",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            f"journal_size_limit = {CHECKPOINT_PAGES * 4096}",
         ):
             self.execute(f"PRAGMA {setting}")
         self.execute("BEGIN IMMEDIATE")  # takes the lock, which stays
@@ -183,26 +224,51 @@ class Database:
 
     def _create(self) -> None:
         with self.transaction():
-            for statement in SCHEMA:
+            for statement in self._schema.create:
                 self.execute(statement)
-            self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self.execute(f"PRAGMA user_version = {self._schema.version}")
         self.checkpoint()  # now the header says what it is
+        if self._path is not None:
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _bring_up(self, version: int) -> None:
+        """Bring a file of an older version up to date, step by step."""
+        while version < self._schema.version:
+            with self.transaction():
+                for statement in self._schema.migrations[version]:
+                    self.execute(statement)
+                version += 1
+                self.execute(f"PRAGMA user_version = {version}")
+            log.info("the %s's file was brought up to date schema=%d", self._schema.what, version)
+
+    def _check(self) -> None:
+        """Read every page, if that is not too much; without it damage shows when it is met."""
+        pages = int(self.execute("PRAGMA page_count").scalar_one())
+        size = pages * int(self.execute("PRAGMA page_size").scalar_one())
+        if self._check_max is None or size <= self._check_max:
+            verdict = self.execute("PRAGMA quick_check(1)").scalar_one()
+            if verdict != "ok":
+                raise StoreCorruptError(f"{self._name} is damaged: {verdict}")
 
     def checkpoint(self) -> None:
         """Bring everything to the disk, and wait for it."""
         with self._turn, self._named_errors():
             self.execute("PRAGMA synchronous = FULL")
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self.execute("PRAGMA synchronous = NORMAL")
+            self.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def _set_aside(self) -> str:
         """Rename the file and what belongs to it; return the new name. The tenth replaces one."""
         if self._path is None:
             return "nothing"
-        names = [f"{self._path}.damaged-{n}" for n in range(1, _ASIDE_MAX + 1)]
+        names = [f"{self._path}.damaged-{n}" for n in range(1, ASIDE_MAX + 1)]
         name = next((n for n in names if not Path(n).exists()), names[-1])
         try:
-            for suffix in _FILES:
+            for suffix in SUFFIXES:
                 with suppress(FileNotFoundError):
                     Path(f"{self._path}{suffix}").replace(f"{name}{suffix}")
         except OSError as bad:
@@ -226,17 +292,23 @@ class Database:
             self.execute(statement, rows)
 
     def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> Sequence[Sequence[Any]]:
-        """Return all rows at once."""
+        """Return all rows at once: for what is small."""
         return self.execute(statement, parameters).all()
 
     def stream(self, statement: str, parameters: tuple[Any, ...]) -> Iterator[Any]:
-        """Yield rows, some read ahead: whoever stops early has not read the rest."""
+        """Yield rows (tuples), some read ahead: whoever stops early has not read the rest."""
         found = self.execute(statement, parameters)
         try:
-            for rows in found.partitions(_READ_AHEAD):
+            for rows in found.partitions(READ_AHEAD):
                 yield from rows
         finally:
             found.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold the connection for reads: nobody writes between them."""
+        with self._turn, self._named_errors():
+            yield
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -275,12 +347,17 @@ class Database:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return StoreBusyError(text, hint="another node uses this file: give each its own")
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
-                return StoreReadOnlyError(text, hint=_HINT_RIGHTS)
+                return StoreReadOnlyError(text, hint=HINT_RIGHTS)
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return StoreCorruptError(text)
             case sqlite3.SQLITE_IOERR:
                 self._stopped = name
-                log.error("writing to the registry stopped error=%s", name)
+                log.error("writing to the %s stopped error=%s", self._schema.what, name)
                 return StoreError(text, hint="check the disk, then restart")
             case _:
                 return StoreError(text)
+
+
+def marks(count: int) -> str:
+    """Return `?,?,…` for a list of parameters."""
+    return ",".join("?" * count)
