@@ -215,7 +215,11 @@ def simulate(
     dice = random.getstate()
     random.seed(seed)
     gc.collect()
-    gc.freeze()  # what was there before is not looked at again: half the cost of a big world
+    # What was there before is not looked at again: half the cost of a big world. A process that
+    # froze what it began with, as a test suite does, has that already, and keeps it.
+    freezes = not gc.get_freeze_count()
+    if freezes:
+        gc.freeze()
     try:
         return contextvars.copy_context().run(
             anyio.run, function, *args, backend_options={"loop_factory": lambda: SimLoop(limit_s)}
@@ -224,5 +228,6 @@ def simulate(
         error.add_note(f"simulation seed={seed}")
         raise
     finally:
-        gc.unfreeze()
+        if freezes:
+            gc.unfreeze()
         random.setstate(dice)

@@ -156,7 +156,8 @@ def test_cancellation_has_one_order_whatever_the_memory_looks_like():
     del litter
 
 
-def test_collector_and_anyio_are_put_back():
+@pytest.mark.parametrize("frozen", [False, True])
+def test_collector_and_anyio_are_put_back(frozen):
     from anyio._backends import _asyncio
 
     scope = _asyncio.CancelScope
@@ -166,7 +167,13 @@ def test_collector_and_anyio_are_put_back():
         assert hash(anyio.CancelScope()) < 1_000
         assert isinstance(asyncio.get_running_loop(), SimLoop)
 
-    simulate(main)
+    assert gc.get_freeze_count(), "the suite keeps what it began with frozen"
+    if not frozen:
+        gc.unfreeze()
+    try:
+        simulate(main)
+        assert bool(gc.get_freeze_count()) == frozen
+    finally:
+        gc.freeze()
     assert gc.isenabled()
     assert _asyncio.CancelScope is scope
-    assert gc.get_freeze_count() == 0
