@@ -79,6 +79,7 @@ def found_network(
     return [
         f"network.name={json.dumps(founded['name'])}",
         f"network.authority={json.dumps(founded['authority'])}",
+        "dmsg_client.publish=false",  # under the recording's salts, the recording alone
         *TRANSPORTS[transport],
     ], f"publisher.delegations={json.dumps(list(tokens.values()))}"
 
