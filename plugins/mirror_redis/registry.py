@@ -30,7 +30,14 @@ from mirror_redis.registry_codec import (
 from mirror_redis.registry_settings import RedisRegistrySettings
 from mirror_redis.rows import hex64, number
 from mirror_redis.scripts import Scripts
-from skycore.contracts.registry import Beats, Listing, RegistryPage, RegistryWrite, RegistryWritten
+from skycore.contracts.registry import (
+    Beats,
+    Listing,
+    RegistryCapacity,
+    RegistryPage,
+    RegistryWrite,
+    RegistryWritten,
+)
 from skycore.contracts.runtime import Clock, Entropy
 from skycore.discovery.registries import (
     GONE_KEPT_S,
@@ -80,6 +87,11 @@ class RedisRegistry:
         self._scripts = Scripts(link, PARTS, space="")
         self._ids: dict[str, bytes] = {}
         self._callers_max = number(settings.subjects_max * 10)
+
+    @property
+    def capacity(self) -> RegistryCapacity:
+        """How much a table may hold."""
+        return self._settings.capacity
 
     @property
     def round_trips(self) -> int:

@@ -19,6 +19,7 @@ __all__ = [
     "Listed",
     "Listing",
     "Registry",
+    "RegistryCapacity",
     "RegistryPage",
     "RegistryWrite",
     "RegistryWritten",
@@ -86,6 +87,14 @@ class RegistryWritten(msgspec.Struct, frozen=True, gc=False):
     """Which keys of `remove` were there."""
 
 
+class RegistryCapacity(NamedTuple):
+    """How much one table may hold: beyond it writes raise `StoreFullError`."""
+
+    subjects: int
+    size: int
+    """Bytes of keys and bodies."""
+
+
 class RegistryPage(NamedTuple):
     """Subjects whose lists changed, as they are now, in order of their last change."""
 
@@ -142,6 +151,11 @@ class Registry(Protocol):
 
     def watch(self, table: str) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Learn of changes: yields once for all since the last time, less than 2 s after them."""
+        ...
+
+    @property
+    def capacity(self) -> RegistryCapacity:
+        """What the settings let a table hold: who fills one from elsewhere leaves room by it."""
         ...
 
     @property

@@ -16,8 +16,16 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
-from skycore.contracts.registry import Beats, Listing, Registry, RegistryWrite, RegistryWritten
+from skycore.contracts.registry import (
+    Beats,
+    Listing,
+    Registry,
+    RegistryCapacity,
+    RegistryWrite,
+    RegistryWritten,
+)
 from skycore.contracts.runtime import Clock
+from skycore.discovery.steps import ClockSteps
 from skycore.errors import CursorInvalidError, LocalProtocolError, StoreError, StoreFullError
 from skycore.tasks import every
 
@@ -101,6 +109,7 @@ class Directory:
         self.entry_count = 0
         self.losses = 0
         """How often another table was found in the place of this one: flushed, or an old copy."""
+        self.steps = ClockSteps(clock, table)
         self.version = 0
         """Grows with each change of a listing."""
         self.trouble = ""
@@ -133,6 +142,11 @@ class Directory:
     def __contains__(self, subject: bytes) -> bool:
         """Return whether a subject lists anything."""
         return subject in self._listings
+
+    @property
+    def capacity(self) -> RegistryCapacity:
+        """How much the table may hold."""
+        return self._registry.capacity
 
     @property
     def age_s(self) -> float:
@@ -331,6 +345,9 @@ class Directory:
 
     async def sweep(self) -> None:
         """End what is over, and look; both tell whether the registry can be used."""
+        if self.steps.is_recent():
+            self._look_again()
+            return
         try:
             while await self._registry.sweep(self.table, SWEEP_ENTRIES) >= SWEEP_ENTRIES:
                 pass

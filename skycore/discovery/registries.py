@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from pydantic import Field
 
-from skycore.contracts.registry import Beats, Listed, Listing, RegistryWrite
+from skycore.contracts.registry import Beats, Listed, Listing, RegistryCapacity, RegistryWrite
 from skycore.contracts.settings import PluginSettings
 from skycore.errors import CursorInvalidError, LocalProtocolError, StoreFullError
 from skycore.model.limits import BEAT_DAYS, BEAT_SLOTS, LISTED_KEY_MAX, LISTED_SUBJECT_MAX
@@ -58,6 +58,11 @@ class RegistryBounds(PluginSettings):
     """Bytes of one entry's body."""
     table_mib_max: int = Field(default=1_024, ge=1)
     """Keys and bodies of a table, MiB."""
+
+    @property
+    def capacity(self) -> RegistryCapacity:
+        """Return how much a table may hold."""
+        return RegistryCapacity(self.subjects_max, self.table_mib_max << 20)
 
 
 class Held(NamedTuple):

@@ -13,14 +13,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
+import anyio.lowlevel
+import msgspec
 
 from skycore.contracts.discovery import EntrySource, FollowedSource, Record
 from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.contracts.runtime import Clock, Entropy
 from skycore.discovery.directory import Directory
+from skycore.discovery.taken import Held, Share, Taken, size_of
 from skycore.errors import (
     DiscoveryError,
     LocalProtocolError,
@@ -41,9 +44,6 @@ MakeEntries = Callable[[Record], Sequence[Listed]]
 LOOK_S: Final = 5.0
 """How often sources that came up later are looked for."""
 WRITES_AT_ONCE: Final = 256
-SUBJECTS_MAX: Final = 100_000
-"""Subjects taken from one source: half of what a registry holds by default, so that whoever floods
-the DHT with keys takes no room from those who register."""
 PROLONG_S: Final = 30.0
 """How often that is done while a source is broken."""
 PROLONGED_S: Final = 90.0
@@ -51,18 +51,23 @@ PROLONGED_S: Final = 90.0
 BROKEN_MAX_S: Final = 600.0
 SETTLED_S: Final = 60.0
 """A source that was mended has caught up after so long."""
-_WORDS: Final = ("taken", "deleted", "refused", "ignored", "prolonged")
+_WORDS: Final = ("taken", "deleted", "refused", "crowded", "ignored", "prolonged")
+TOLD_EVERY_S: Final = 60.0
+"""How often a record that is not listed is told of in the log: anybody can make them."""
 RETRY_FIRST_S: Final = 1.0
 RETRY_LONGEST_S: Final = 30.0
 
 
-@dataclass
-class _Held:
-    """What was taken of a subject: enough to say it again."""
+class _Told(NamedTuple):
+    """What a record does to the directory."""
 
-    stamp: int
+    write: RegistryWrite
     until_s: int
-    keys: tuple[bytes, ...]
+
+    def at(self, now_s: int) -> RegistryWrite:
+        """Return the write as it is now: a lease goes on while a registry is waited for."""
+        lifetime_s = min(self.write.lifetime_s, float(self.until_s - now_s))
+        return msgspec.structs.replace(self.write, lifetime_s=lifetime_s)
 
 
 @dataclass
@@ -70,7 +75,7 @@ class _Source:
     """A source that is followed, and what was taken from it."""
 
     source: FollowedSource
-    held: dict[bytes, _Held] = field(default_factory=dict)
+    held: Taken
     broken_at: float | None = None
     unsure_until: float = 0.0
     """Until when what it does not repeat lives on."""
@@ -96,14 +101,18 @@ class Taking:
         self.name = name
         self.salt = salt
         self.counters: Counter[str] = Counter()
-        """`taken`, `deleted`, `refused`, `ignored` (not signed by the subject), `prolonged`."""
+        """`taken`, `deleted`, `refused`, `crowded` (no room), `ignored` (not signed by the
+        subject), `prolonged`."""
         self._directory = directory
         self._sources = sources
         self._make_entries = make_entries
         self._clock = clock
         self._dice = entropy.random()
         self._followed: dict[str, _Source] = {}
-        self._losses = directory.losses
+        self._share = Share(directory.capacity)
+        self._is_full = False
+        self._begun = self._beginning()
+        self._told_at = -TOLD_EVERY_S
 
     def status_fields(self) -> Mapping[str, Any]:
         """Return what a server adds to the fields of its status; numbers become metrics."""
@@ -111,6 +120,7 @@ class Taking:
         return {
             "take_subjects": sum(len(one.held) for one in followed),
             "take_broken": sum(one.broken_at is not None for one in followed),
+            "take_full": int(self._is_full),
             **{f"take_{word}": self.counters[word] for word in _WORDS},
             "take_from": {
                 one.source.name: {
@@ -138,17 +148,23 @@ class Taking:
                     if source.name in self._followed or not self._is_fit(source):
                         continue
                     assert isinstance(source, FollowedSource)
-                    one = _Source(source)
+                    one = _Source(source, Taken(self._share))
                     self._followed[source.name] = one
                     tasks.start_soon(self._follow, one)
-                self._begin_again_after_losses()
+                self._begin_again()
 
             await every(LOOK_S, look, name=f"{self.name} sources")
 
-    def _begin_again_after_losses(self) -> None:
-        """Have everything told again when the registry lost its table: sources tell news alone."""
-        if self._directory.losses != self._losses:
-            self._losses = self._directory.losses
+    def _beginning(self) -> tuple[int, int]:
+        return self._directory.losses, self._directory.steps.count
+
+    def _begin_again(self) -> None:
+        """Have everything told again when the registry lost its table, or our clock was put right.
+
+        Sources tell news alone, and what was over by a wrong clock is none.
+        """
+        if self._beginning() != self._begun:
+            self._begun = self._beginning()
             for one in self._followed.values():
                 one.turn.cancel()
 
@@ -181,40 +197,43 @@ class Taking:
         The source waits meanwhile: it keeps the newest of each record, so nothing is lost and
         nothing piles up here.
         """
-        one.records += len(batch)
-        wanted = {write.subject: write for r in batch if (write := self._write_of(r)) is not None}
-        writes = self._with_room(one, wanted.values())
-        refused: set[bytes] = set()
-        for start in range(0, len(writes), WRITES_AT_ONCE):
-            refused |= await self._write(writes[start : start + WRITES_AT_ONCE])
-        now_s = self._clock.wall_s()
-        for write in writes:
-            one.held.pop(write.subject, None)
-            if write.put and write.subject not in refused:
-                until_s = now_s + int(write.lifetime_s)
-                keys = tuple(listed.key for listed in write.put)
-                one.held[write.subject] = _Held(write.stamp, until_s, keys)
+        self._is_full = False
+        for start in range(0, len(batch), WRITES_AT_ONCE):
+            some = batch[start : start + WRITES_AT_ONCE]
+            one.records += len(some)
+            found = {t.write.subject: t for r in some if (t := self._told_by(r)) is not None}
+            wanted = [told for told in found.values() if self._has_room(one.held, told)]
+            refused = await self._write(wanted) if wanted else set()
+            for told in wanted:
+                subject = told.write.subject
+                if told.write.put and subject not in refused:
+                    one.held.keep(subject, _held_of(told))
+                else:
+                    one.held.drop(subject)
+            await anyio.lowlevel.checkpoint()
 
-    def _with_room(self, one: _Source, writes: Iterable[RegistryWrite]) -> list[RegistryWrite]:
-        """Leave out new subjects for whom there is no room."""
-        left, taken = SUBJECTS_MAX - len(one.held), []
-        for write in writes:
-            is_new = bool(write.put) and write.subject not in one.held
-            if is_new and left <= 0:
-                self.counters["refused"] += 1
-                continue
-            left -= is_new
-            taken.append(write)
-        return taken
+    def _has_room(self, held: Taken, told: _Told) -> bool:
+        """Hold room for what is to be written; the seq counts once it is."""
+        if not told.write.put:
+            return True
+        subject = told.write.subject
+        before = held.get(subject) or Held(0, told.until_s, (), 0)
+        size = max(before.size, size_of(told.write.put))
+        if held.keep(subject, before._replace(size=size)):
+            return True
+        self._is_full = True
+        self.counters["crowded"] += 1
+        return False
 
-    def _write_of(self, record: Record) -> RegistryWrite | None:
+    def _told_by(self, record: Record) -> _Told | None:
         """Return what a record does to the directory; None: nothing."""
         if record.salt != self.salt or record.signer != record.subject:
             self.counters["ignored"] += 1
             return None
         if record.body is None:
             self.counters["deleted"] += 1
-            return RegistryWrite(record.subject, whole=True, stamp=record.as_of_ns)
+            gone = RegistryWrite(record.subject, whole=True, stamp=record.as_of_ns)
+            return _Told(gone, record.until_s)
         lifetime_s = record.until_s - self._clock.wall_s()
         if lifetime_s <= 0:
             return None
@@ -224,7 +243,7 @@ class Taking:
             self._refuse(record.subject, str(bad))
             return None
         self.counters["taken"] += 1
-        return RegistryWrite(
+        write = RegistryWrite(
             record.subject,
             put=put,
             whole=True,
@@ -232,28 +251,43 @@ class Taking:
             stamp=record.as_of_ns,
             beat=True,
         )
+        return _Told(write, record.until_s)
 
     def _refuse(self, subject: bytes, why: str) -> None:
         self.counters["refused"] += 1
-        log.info("a record is not listed name=%s pk=%s: %s", self.name, short(subject), why)
+        now = self._clock.now()
+        is_news = now - self._told_at >= TOLD_EVERY_S
+        self._told_at = now if is_news else self._told_at
+        log.log(
+            logging.INFO if is_news else logging.DEBUG,
+            "a record is not listed name=%s pk=%s refused=%d: %s",
+            self.name, short(subject), self.counters["refused"], why,
+        )  # fmt: skip
 
-    async def _write(self, writes: Sequence[RegistryWrite]) -> set[bytes]:
+    async def _write(self, wanted: Sequence[_Told]) -> set[bytes]:
         """Write once the registry can; return whose record it does not take."""
         attempt = 0
         while True:
             try:
-                await self._directory.write(writes)
-                return set()
-            except (StoreFullError, LocalProtocolError) as too_large:
-                if len(writes) == 1:
-                    self._refuse(writes[0].subject, str(too_large))
-                    return {writes[0].subject}
-                return {subject for write in writes for subject in await self._write([write])}
+                now_s = self._clock.wall_s()
+                return await self._try([told.at(now_s) for told in wanted])
             except SkycoreError as trouble:
                 attempt += 1
                 if attempt == 1:
                     log.warning("records wait name=%s error=%r", self.name, str(trouble))
             await anyio.sleep(backoff_s(attempt, RETRY_FIRST_S, RETRY_LONGEST_S, self._dice))
+
+    async def _try(self, writes: Sequence[RegistryWrite]) -> set[bytes]:
+        """Write what the registry takes; return whose record it does not. Raises `StoreError`."""
+        try:
+            await self._directory.write(writes)
+        except (StoreFullError, LocalProtocolError) as unfit:
+            if len(writes) == 1:
+                self._refuse(writes[0].subject, str(unfit))
+                return {writes[0].subject}
+            half = len(writes) // 2  # one that does not fit costs some writes, not hundreds
+            return await self._try(writes[:half]) | await self._try(writes[half:])
+        return set()
 
     # --- a source that is broken -----------------------------------------------------------------
 
@@ -278,19 +312,24 @@ class Taking:
         """Let what broken sources told live on, for up to `BROKEN_MAX_S`. Raises `StoreError`."""
         for one in tuple(self._followed.values()):  # another one may come up meanwhile
             if self._clock.now() >= one.unsure_until:
-                _forget_ended(one, self._clock.wall_s())
+                one.held.forget_ended(self._clock.wall_s())
                 continue
-            writes = [
-                write
-                for subject, held in one.held.items()
-                if held.until_s - self._clock.wall_s() < PROLONGED_S
-                and (write := self._again(subject, held)) is not None
-            ]
-            for start in range(0, len(writes), WRITES_AT_ONCE):
-                await self._directory.write(writes[start : start + WRITES_AT_ONCE])
-            self.counters["prolonged"] += len(writes)
+            subjects = one.held.subjects()
+            for start in range(0, len(subjects), WRITES_AT_ONCE):
+                some = map(one.held.get, those := subjects[start : start + WRITES_AT_ONCE])
+                ending = self._clock.wall_s() + PROLONGED_S
+                writes = [
+                    write
+                    for subject, held in zip(those, some, strict=True)
+                    if held is not None
+                    and held.until_s < ending
+                    and (write := self._again(subject, held)) is not None
+                ]
+                refused = await self._try(writes) if writes else ()
+                self.counters["prolonged"] += len(writes) - len(refused)
+                await anyio.lowlevel.checkpoint()
 
-    def _again(self, subject: bytes, held: _Held) -> RegistryWrite | None:
+    def _again(self, subject: bytes, held: Held) -> RegistryWrite | None:
         """Return a write that says once more what was taken, as far as it is still listed."""
         keys = set(held.keys)
         put = tuple(entry for entry in self._directory.of(subject).entries if entry.key in keys)
@@ -299,10 +338,10 @@ class Taking:
         return RegistryWrite(subject, put=put, lifetime_s=PROLONGED_S, stamp=held.stamp)
 
 
-def _forget_ended(one: _Source, now_s: int) -> None:
-    """What ended while its source could have told of more is not prolonged later."""
-    for subject in [s for s, held in one.held.items() if held.until_s <= now_s]:
-        del one.held[subject]
+def _held_of(told: _Told) -> Held:
+    write = told.write
+    keys = tuple(entry.key for entry in write.put)
+    return Held(write.stamp, told.until_s, keys, size_of(write.put))
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ import anyio.lowlevel
 from skycore.contracts.registry import (
     Beats,
     Listing,
+    RegistryCapacity,
     RegistryPage,
     RegistryWrite,
     RegistryWritten,
@@ -27,7 +28,7 @@ from skycore.discovery.registries import (
     listing_of,
     position_of,
 )
-from skycore.errors import StoreUnreachableError
+from skycore.errors import StoreFullError, StoreUnreachableError
 
 __all__ = ["DictRegistry"]
 
@@ -59,6 +60,11 @@ class DictRegistry:
         self._tables: dict[str, _Table] = defaultdict(_Table)
         self._news = anyio.Event()
 
+    @property
+    def capacity(self) -> RegistryCapacity:
+        """How much a table may hold."""
+        return self._bounds.capacity
+
     def flush(self) -> None:
         """Become an empty one, as a server that lost its data."""
         self._tables.clear()
@@ -79,10 +85,18 @@ class DictRegistry:
         """Do writes, each as a whole."""
         check_writes(table, writes, self._bounds)
         await self._ask()
+        self._check_room(self._tables[table], writes)
         results = [self._write(self._tables[table], write) for write in writes]
         if any(result.changed for result in results):
             self._tell()
         return results
+
+    def _check_room(self, table: _Table, writes: Sequence[RegistryWrite]) -> None:
+        """Refuse a batch that does not fit, near enough: what it removes leaves no room yet."""
+        there = sum(map(bool, table.held.values()))
+        there += len({w.subject for w in writes if w.put and not table.held.get(w.subject)})
+        if there > self._bounds.subjects_max:
+            raise StoreFullError(f"the table is full: subjects_max is {self._bounds.subjects_max}")
 
     def _write(self, table: _Table, write: RegistryWrite) -> RegistryWritten:
         known, subject = table.nonces.get(write.subject, 0), write.subject

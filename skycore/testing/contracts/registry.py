@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from skycore.contracts.registry import (
     Listed,
     Listing,
+    RegistryCapacity,
     RegistryWrite,
     RegistryWritten,
 )
@@ -300,6 +301,7 @@ class RegistryContract(LogContract):
             "table_mib_max": 1,
         }
         async with open_registry(FakeClock(), **bounds) as registry:
+            assert registry.capacity == RegistryCapacity(4, 1 << 20)
             fits = RegistryWrite(b"bob", put=entries(5), beat=True)
             await write_one(registry, put=entries(4))
             for name, bad in (

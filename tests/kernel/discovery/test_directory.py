@@ -14,6 +14,7 @@ from skycore.contracts.registry import Listing, RegistryWrite
 from skycore.discovery.directory import open_directory
 from skycore.errors import CursorInvalidError, StoreError, StoreFullError, StoreUnreachableError
 from skycore.testing.contracts.registry import entries
+from skycore.testing.dictregistry import DictRegistry
 from skycore.testing.fakes import InlineWorkers, MemoryFiles, SeededEntropy
 from skycore.testing.loop import sim_backend
 from skycore.testing.seams import SimClock
@@ -333,3 +334,25 @@ async def test_two_directories_and_random_work_end_alike(seed):
         await anyio.sleep(110)
         assert len(one) == len(other) == 0
         assert one.having(entries(1)[0].key) == ()
+
+
+async def test_a_clock_that_is_put_forward_ends_nobody_who_is_still_there():
+    """By an hour: everybody repeats what it lists within minutes; who does not is gone then."""
+    clock = SimClock()
+    registry = DictRegistry(clock)
+    async with open_directory(registry, TABLE, clock) as directory:
+        writes = [RegistryWrite(b"s%d" % n, put=entries(1)) for n in range(9)]
+        await directory.write(writes)
+        await anyio.sleep(100)
+        clock.offset_s += 3_600
+        for _ in range(3):
+            await anyio.sleep(90)
+            assert len(directory) == 9
+            await directory.write(writes[:5])
+        await anyio.sleep(90)
+        assert len(directory) == 5 and directory.steps.count == 1
+        clock.offset_s -= 3_600
+        await anyio.sleep(300)
+        assert len(directory) == 5, "put back, it lets them live longer"
+        await anyio.sleep(3_600)
+        assert len(directory) == 0

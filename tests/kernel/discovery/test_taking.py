@@ -12,6 +12,7 @@ from skycore.contracts.discovery import Record
 from skycore.contracts.registry import Listed, RegistryWrite
 from skycore.discovery.directory import open_directory
 from skycore.discovery.registries import RegistryBounds
+from skycore.discovery.steps import MERCY_S
 from skycore.discovery.taking import BROKEN_MAX_S, open_taking
 from skycore.errors import NamespaceError
 from skycore.testing import sim_backend
@@ -208,8 +209,8 @@ async def test_sources_that_come_up_later_are_followed_and_remote_ones_never(sid
         assert side.listed("alice") == ["one"] and len(side.directory) == 1
 
 
-async def test_whoever_floods_the_dht_with_keys_leaves_room_for_others(side, monkeypatch):
-    monkeypatch.setattr("skycore.discovery.taking.SUBJECTS_MAX", 50)
+async def test_whoever_floods_the_dht_with_keys_leaves_room_for_others(side):
+    side.registry = DictRegistry(side.clock, bounds=RegistryBounds(subjects_max=100))
     async with side.taking() as taking:
         side.source.tell(*(side.record(f"key{n}", "one") for n in range(40)))
         await anyio.sleep(1)
@@ -217,11 +218,148 @@ async def test_whoever_floods_the_dht_with_keys_leaves_room_for_others(side, mon
         await anyio.sleep(1)
         assert len(side.directory) == len(taking._followed["dht"].held)
         assert len(side.directory) == 50 and side.listed("key3") == ["two"]
-        assert taking.counters["refused"] == 30
+        assert taking.counters["crowded"] == 30
         await anyio.sleep(LIFE_S + 40)  # theirs end; then others are taken
         side.source.tell(side.record("later", "three"))
         await anyio.sleep(1)
         assert side.listed("later") == ["three"]
+
+
+async def flood(side, keys, rounds=1):
+    """Have `keys` sign records, with those registered here in the same table; return the taking."""
+    at_home = [RegistryWrite(key(f"home{n}"), put=(Listed(b"home", b"1"),)) for n in range(50)]
+    async with side.taking() as taking:
+        await side.directory.write(at_home)
+        for turn in range(rounds):
+            for start in range(0, keys, 1_000):
+                some = range(start, min(keys, start + 1_000))
+                side.source.tell(*(side.record(f"{turn} {n}", "one", "two") for n in some))
+                await anyio.sleep(0.1)
+        await anyio.sleep(1)
+        side.crowd = len(side.directory) - 50
+        more = [RegistryWrite(key(f"more{n}"), put=(Listed(b"home", b"1"),)) for n in range(50)]
+        await side.directory.write(more)
+        for n in range(50):
+            assert side.listed(f"home{n}") == side.listed(f"more{n}") == ["home"]
+        fields = taking.status_fields()
+        assert side.crowd == fields["take_subjects"] and fields["take_full"] == 1
+        assert fields["take_taken"] == keys * rounds == side.crowd + fields["take_crowded"]
+        return taking
+
+
+async def test_a_flood_of_signed_records_leaves_half_of_the_table(side):
+    side.registry = DictRegistry(side.clock, bounds=RegistryBounds(subjects_max=1_000))
+    await flood(side, 1_500, rounds=2)
+    assert side.crowd == 500
+
+
+@pytest.mark.soak
+async def test_a_flood_of_a_hundred_thousand_keys_leaves_half_of_the_table(side):
+    side.registry = DictRegistry(side.clock, bounds=RegistryBounds(subjects_max=50_000))
+    await flood(side, 100_000)
+    assert side.crowd == 25_000
+
+
+async def test_a_flood_of_bytes_leaves_half_of_the_table(side):
+    side.registry = DictRegistry(side.clock, bounds=RegistryBounds(table_mib_max=1))
+    async with side.taking() as taking:
+        long = ["x" * 490 + str(n) for n in range(100)]  # a body repeats its key: 100 kB a record
+        side.source.tell(*(side.record(f"key{n}", *long) for n in range(20)))
+        await anyio.sleep(1)
+        assert len(side.directory) == 5 == 20 - taking.counters["crowded"]
+        side.source.tell(side.record("key0", "small"))  # what is there may change, and make room
+        await anyio.sleep(1)
+        side.source.tell(side.record("late", *long))
+        await anyio.sleep(1)
+        assert side.listed("key0") == ["small"] and len(side.listed("late")) == 100
+        held = taking._followed["dht"].held
+        for name in [*(f"key{n}" for n in range(20)), "late"]:
+            side.source.tell(side.record(name))
+        await anyio.sleep(1)
+        assert len(held) == 0 == len(side.directory)
+        share = (taking._share.subjects_left, taking._share.size_left)
+        assert share == (100_000, 1 << 19), "all room is given back"
+
+
+async def test_two_sources_have_the_same_half(side):
+    side.registry = DictRegistry(side.clock, bounds=RegistryBounds(subjects_max=40))
+    redis = DictSource("redis")
+    side.sources.append(redis)
+    async with side.taking():
+        side.source.tell(*(side.record(f"dht{n}", "one") for n in range(30)))
+        redis.tell(*(side.record(f"redis{n}", "one") for n in range(30)))
+        await anyio.sleep(6)
+        assert len(side.directory) == 20
+
+
+async def test_one_that_does_not_fit_costs_some_writes_and_few_words(side, caplog):
+    async with side.taking() as taking:
+        await anyio.sleep(1)
+        asked = side.registry.round_trips
+        with caplog.at_level("INFO", "skycore.discovery.taking"):
+            crowd = [side.record(f"key{n}", "one") for n in range(255)]
+            side.source.tell(*crowd, side.record("mallory", "x" * 600))
+            await anyio.sleep(1)
+            assert len(side.directory) == 255
+            assert side.registry.round_trips - asked < 30
+            side.source.tell(*(side.record(f"bad{n}", "bad") for n in range(500)))
+            await anyio.sleep(1)
+        assert taking.counters["refused"] == 501
+        assert len([r for r in caplog.records if "is not listed" in r.message]) == 1
+
+
+async def test_a_lease_goes_on_while_a_registry_is_away(side):
+    async with side.taking() as taking:
+        await anyio.sleep(1)
+        side.registry.is_down = True
+        side.source.tell(side.record("alice", "one"), side.record("bob", "two", life_s=3_600))
+        await anyio.sleep(LIFE_S + 60)
+        side.registry.is_down = False
+        await anyio.sleep(40)
+        assert side.listed("alice") == [] and side.listed("bob") == ["two"]
+        assert taking.seq_of(key("bob")) and not taking.seq_of(key("alice"))
+
+
+async def test_a_clock_that_is_put_forward_and_back_loses_nothing(side):
+    """By an hour, while records are taken: what is over by it is told once more."""
+    async with side.taking() as taking:
+        side.source.tell(*(side.record(f"key{n}", "one", life_s=1_800) for n in range(9)))
+        await anyio.sleep(30)
+        side.clock.offset_s += 3_600
+        await anyio.sleep(MERCY_S - 20)
+        assert len(side.directory) == 9, "nobody is gone because a clock says so"
+        await anyio.sleep(60)
+        assert len(side.directory) == 0 == taking.seq_of(key("key1"))  # it still says so
+        side.clock.offset_s -= 3_600
+        await anyio.sleep(20)
+        assert len(side.directory) == 9 and taking.seq_of(key("key1"))
+        side.source.tell(side.record("key1"), side.record("key2", "two"))
+        await anyio.sleep(1)
+        assert side.listed("key1") == [] and side.listed("key2") == ["two"]
+        await anyio.sleep(1_800)
+        assert len(side.directory) == 0
+
+
+@pytest.mark.parametrize("step_s", [3_600, -3_600])
+async def test_a_clock_that_is_put_right_while_lives_are_prolonged(side, step_s):
+    async with side.taking() as taking:
+        side.source.tell(*(side.record(f"key{n}", "one") for n in range(9)))
+        await anyio.sleep(100)
+        side.source.fail()
+        await anyio.sleep(100)
+        side.clock.offset_s += step_s
+        for _ in range(12):
+            await anyio.sleep(30)
+            assert len(side.directory) == 9, "not knowing is not the same as gone"
+        side.source.mend()
+        side.source.tell(*(side.record(f"key{n}", "one") for n in range(5)))
+        await anyio.sleep(60)
+        assert taking.status_fields()["take_broken"] == 0
+        if step_s < 0:
+            side.clock.offset_s -= step_s
+        await anyio.sleep(MERCY_S + 10)
+        assert side.listed("key0") == [] == side.listed("key8")
+        assert len(side.directory) == 0
 
 
 async def test_what_the_registry_does_not_take_does_not_count_as_taken(side):
