@@ -197,7 +197,7 @@ async def test_m9_stcpr_before_sudph_before_a_relay_and_losers_are_closed(land, 
         got, took_s = await dial(*sides)
         assert set(got) <= expected and took_s <= 2
         assert await agreed(land.world, alice, bob) <= expected
-        await anyio.sleep(5)
+        await anyio.sleep(30)  # a loser has drained
         up = [*links(alice, bob).values()]
         assert connections(alice) == connections(bob) == up.count("sudph")
         assert len(land.centre.get(Relay).splices) == up.count("dmsg")
