@@ -44,7 +44,15 @@ def add(
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where it listens, if not known.")
     ] = None,
-    kind: Annotated[str, typer.Option("--type", help="Type that an address is of.")] = "stcpr",
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Make it of this type and no other: stcpr, sudph or dmsg, as far as this node has"
+            " them. Without it, whichever works first; an address is then of stcpr.",
+        ),
+    ] = None,
 ) -> None:
     """Make a transport to another node, and bring it back after restarts and losses."""
     row = console.call("tp.add", "dialling", remote=key, address=address, type=kind)

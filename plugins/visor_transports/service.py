@@ -28,6 +28,8 @@ __all__ = ["open_transport_methods", "open_transport_status"]
 
 log = logging.getLogger(__name__)
 STATE = "transports.json"
+ORDINARY = "stcpr"
+"""What an address is of where nobody says."""
 
 
 class TransportRow(msgspec.Struct, frozen=True):
@@ -51,17 +53,25 @@ class LsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AddParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whom to link to, and where, if that is not known."""
+    """Whom to link to; where, if that is not known; by which type alone, if any will not do."""
 
     remote: str
     address: str | None = None
-    type: str = "stcpr"
+    type: str | None = None
 
 
 class RmParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A transport's id, or the key at its other end."""
 
     transport: str
+
+
+class Kept(msgspec.Struct):
+    """What a person wants to be there."""
+
+    addresses: list[Address] = []
+    types: list[str] = []
+    """A transport of each of these; empty: one of whichever type works."""
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -85,7 +95,7 @@ class _Methods:
         self._suite = identity.network.suite
         self._clock = clock
         self._files = files
-        self._kept: dict[str, list[Address]] = self._load()
+        self._kept = self._load()
         self.methods: Sequence[RpcMethod] = (
             RpcMethod("tp.ls", Level.READ, LsParams, list[TransportRow], self.ls,
                       "List live transports."),
@@ -95,12 +105,13 @@ class _Methods:
                       "Close a transport and forget it."),
         )  # fmt: skip
 
-    def _load(self) -> dict[str, list[Address]]:
+    def _load(self) -> dict[str, Kept]:
         data = self._files.read(STATE)
         if data is None:
             return {}
         try:
-            kept = msgspec.json.decode(data, type=dict[str, list[Address]])
+            read = msgspec.json.decode(data, type=dict[str, Kept | list[Address]])
+            kept = {k: Kept(v) if isinstance(v, list) else v for k, v in read.items()}
             for text in kept:
                 parse_public(self._suite, text)
         except (msgspec.DecodeError, UnicodeDecodeError, InvalidKeyError) as bad:
@@ -130,18 +141,27 @@ class _Methods:
 
     async def add(self, params: AddParams, context: RpcContext) -> TransportRow:
         remote = parse_public(self._suite, params.remote)
+        kind, types = params.type, self._transports.types
+        if kind is not None and kind not in types:
+            raise RpcError(
+                f"this node has no transport type {kind!r}",
+                hint=f"it has: {', '.join(types) or 'none'}",
+            )
         addresses: list[Address] = []
         if params.address is not None:
             split_host_port(params.address)
-            addresses = [Address(params.type, params.address)]
+            addresses = [Address(kind or ORDINARY, params.address)]
             self._transports.addresses.learn(Contact(remote, tuple(addresses)), pinned=True)
         if params.remote not in self._kept and len(self._kept) >= self._settings.kept_max:
             raise RpcError(
                 f"{self._settings.kept_max} transports are kept already",
                 hint="remove one with `skynode tp rm`, or raise visor_transports.kept_max",
             )
-        row = self._row(await self._transports.ensure(remote, "user"))
-        self._kept[params.remote] = addresses or self._kept.get(params.remote, [])
+        row = self._row(await self._transports.ensure(remote, "user", kind=kind))
+        kept = self._kept.setdefault(params.remote, Kept())
+        others = [a for a in kept.addresses if a.kind not in {b.kind for b in addresses}]
+        kept.addresses = [*others, *addresses]
+        kept.types = sorted({*kept.types, kind}) if kind is not None else kept.types
         self._save()
         return row
 
@@ -163,16 +183,27 @@ class _Methods:
     async def bring_back(self) -> None:
         """Dial what a person added and is not there now: all at once, none waits for another."""
         async with anyio.create_task_group() as tasks:
-            for text, addresses in self._kept.items():
+            for text, kept in self._kept.items():
                 remote = PubKey(bytes.fromhex(text))
-                if self._transports.find(remote) is None:
-                    tasks.start_soon(self._bring_back, remote, tuple(addresses))
+                for kind in kept.types or (None,):
+                    if not self._is_there(remote, kind):
+                        tasks.start_soon(self._bring_back, remote, kind, tuple(kept.addresses))
 
-    async def _bring_back(self, remote: PubKey, addresses: tuple[Address, ...]) -> None:
+    def _is_there(self, remote: PubKey, kind: str | None) -> bool:
+        return any(
+            t.remote == remote and kind in (None, t.type) and not t.is_silent
+            for t in self._transports.all()
+        )
+
+    async def _bring_back(
+        self, remote: PubKey, kind: str | None, addresses: tuple[Address, ...]
+    ) -> None:
+        if kind is not None and kind not in self._transports.types:
+            return  # its plugin is not active now
         if addresses:
             self._transports.addresses.learn(Contact(remote, addresses), pinned=True)
         try:
-            await self._transports.ensure(remote, "user")
+            await self._transports.ensure(remote, "user", kind=kind)
         except TransportError as bad:
             log.debug("kept transport is still away remote=%s error=%r", short(remote), str(bad))
         else:

@@ -229,6 +229,11 @@ class Transports(Protocol):
         """Return what happened since the start; a refusal counts under its error's name, too."""
         ...
 
+    @property
+    def types(self) -> Sequence[str]:
+        """Return the names of the types that there are, those tried first before others."""
+        ...
+
     def all(self) -> Sequence[Transport]:
         """Return the live transports."""
         ...
@@ -242,13 +247,19 @@ class Transports(Protocol):
         ...
 
     async def ensure(
-        self, remote: PubKey, label: str = "ephemeral", *, look_up: bool = True
+        self,
+        remote: PubKey,
+        label: str = "ephemeral",
+        *,
+        look_up: bool = True,
+        kind: str | None = None,
     ) -> Transport:
         """Return the live transport to a key, or make one; parallel calls share one dial.
 
         Where no address is known, or all known ones failed, the sources of `addr` records are
         asked; not with `look_up=False`, which is for what such a source needs itself: it never
-        waits for somebody else's lookup either. Raises `DialError` where nothing leads there.
+        waits for somebody else's lookup either. `kind` is one of `types`: then a transport of
+        another type does not do, and none is made. Raises `DialError` where nothing leads there.
         """
         ...
 

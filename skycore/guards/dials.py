@@ -41,16 +41,21 @@ class Dial:
     """One dial under way, and everybody who waits for it."""
 
     __slots__ = (
-        "_has_turn", "_turns", "done", "error", "label", "link", "look_up", "so_far", "tried",
+        "_has_turn", "_turns", "done", "error", "kind", "label", "link", "look_up", "so_far",
+        "tried",
     )  # fmt: skip
 
-    def __init__(self, label: str, look_up: bool, turns: anyio.CapacityLimiter) -> None:
+    def __init__(
+        self, label: str, look_up: bool, turns: anyio.CapacityLimiter, kind: str | None = None
+    ) -> None:
         self._turns, self._has_turn = turns, False
         self.done = anyio.Event()
         self.tried = anyio.Event()
         """All that was known has failed; or done."""
         self.error: SkycoreError | None = None
         self.label = label
+        self.kind = kind
+        """The one type that will do; None: whichever leads there."""
         self.look_up = look_up
         """Whether somebody who waits wants addresses to be looked up."""
         self.link: Link | None = None
@@ -124,7 +129,7 @@ class Dials:
         self._limit_s = limit_s
         self._first_s = first_s
         self._longest_s = longest_s
-        self._flying: dict[bytes, Dial] = {}
+        self._flying: dict[tuple[bytes, str | None], Dial] = {}
         self._failures: dict[bytes, _Failure] = {}
         self.ending = Ending()
         """To be watched among the tasks: once they are cancelled, no dial is begun."""
@@ -145,18 +150,20 @@ class Dials:
         stronger: Callable[[str, str], str],
         *,
         look_up: bool = True,
+        kind: str | None = None,
     ) -> Link:
         """Dial, or wait for the dial under way; return the link it made. Raises `DialError`.
 
-        A person who asks ("user") is never told to wait for a back-off.
+        A person who asks ("user") is never told to wait for a back-off, nor is who asks for one
+        type: it failing says nothing of others.
         """
         if self.ending.is_over:
             raise DialError("this node stops")
-        dial = self._flying.get(remote)
+        dial = self._flying.get((remote, kind))
         if dial is None:
-            if label != "user":
+            if label != "user" and kind is None:
                 self._check_patience(remote, look_up)
-            dial = self._flying[remote] = Dial(label, look_up, self._turns)
+            dial = self._flying[remote, kind] = Dial(label, look_up, self._turns, kind)
             self._tasks.start_soon(self._run, remote, dial)
         else:
             dial.label = stronger(dial.label, label)
@@ -198,9 +205,10 @@ class Dials:
             dial.error = DialError(f"cannot reach {short(remote)}: {type(bad).__name__}")
         finally:
             dial.give_turn_back()
-            del self._flying[remote]
+            del self._flying[remote, dial.kind]
             dial.end()
-        self._note(remote, dial.error, dial.look_up)
+        if dial.kind is None or dial.error is None:
+            self._note(remote, dial.error, dial.look_up)
 
     def _note(self, remote: PubKey, error: SkycoreError | None, look_up: bool) -> None:
         if error is None:

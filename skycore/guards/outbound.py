@@ -119,19 +119,19 @@ class Outbound:
         self._welcome = welcome
         self._known_limit_s = known_limit_s
 
-    def check_known(self, remote: PubKey, *, look_up: bool) -> None:
+    def check_known(self, remote: PubKey, *, look_up: bool, kind: str | None = None) -> None:
         """Raise `DialError` at once where there is no address and nobody to ask for one."""
-        if self._ways(remote) or (look_up and self._can_look_up):
+        if self._ways(remote, kind) or (look_up and self._can_look_up):
             return
-        raise _failed(remote, {})
+        raise _failed(remote, {}, kind=kind)
 
-    def _ways(self, remote: bytes) -> list[Way]:
+    def _ways(self, remote: bytes, kind: str | None) -> list[Way]:
         """Return what can be tried, the best address of each type first.
 
         A relay that can be asked is one more way of its type; a direct type that can find keys is
         given all addresses at once, and needs none.
         """
-        return self._to(self._book.find(remote), by_key=True)
+        return self._to(self._book.find(remote), kind, by_key=True)
 
     @property
     def _can_look_up(self) -> bool:
@@ -146,28 +146,32 @@ class Outbound:
         """
         tried: dict[Address, str] = {}
         dial.so_far = tried
-        ways = self._ways(remote)
+        ways = self._ways(remote, dial.kind)
         can_ask = self._can_look_up
         with anyio.move_on_after(self._known_limit_s if can_ask else None):
             link = await self._try(remote, dial, ways, tried)
             if link is not None:
                 return link
-        error = _failed(remote, tried)
+        error = _failed(remote, tried, kind=dial.kind)
         if can_ask and dial.known_failed(error):
             async with dial.without_turn():
                 found = await self._look_up(remote, is_urgent=dial.label == "user")
-            fresh = self._to([a for a in found.addresses if a not in tried])
+            fresh = self._to([a for a in found.addresses if a not in tried], dial.kind)
             ways = [*fresh, *(way for way in ways if not tried.keys() & set(way.names))]
             link = await self._try(remote, dial, ways, tried)
             if link is not None:
                 return link
-            error = _failed(remote, tried, found.said)
+            error = _failed(remote, tried, found.said, kind=dial.kind)
         self._counters["dials_failed"] += 1
         raise error
 
-    def _to(self, addresses: Sequence[Address], *, by_key: bool = False) -> list[Way]:
+    def _to(
+        self, addresses: Sequence[Address], only: str | None, *, by_key: bool = False
+    ) -> list[Way]:
         found: list[Way] = []
         for name, kind in self._types.items():
+            if only not in (None, name):
+                continue
             own = tuple(a for a in addresses if a.kind == name)
             asks = by_key and isinstance(kind, KeyedType) and kind.can_ask
             if isinstance(kind, KeyedType) and not isinstance(kind, RelayType):
@@ -249,12 +253,16 @@ class Outbound:
         return channel, line
 
 
-def _failed(remote: PubKey, tried: Mapping[Address, str], said: str = "") -> DialError:
+def _failed(
+    remote: PubKey, tried: Mapping[Address, str], said: str = "", *, kind: str | None = None
+) -> DialError:
     """Say what was tried, and what was `said` of where else the key might be."""
     if not tried:
         return DialError(
-            f"no address is known for {short(remote)}" + (f" ({said})" if said else ""),
-            hint=f"skynode tp add {remote.hex()} --address host:port",
+            f"no {kind + ' ' if kind else ''}address is known for {short(remote)}"
+            + (f" ({said})" if said else ""),
+            hint=f"skynode tp add {remote.hex()} --address host:port"
+            + (f" --type {kind}" if kind else ""),
         )
     each = [f"{a.kind} {a.endpoint}".rstrip() + f": {why}" for a, why in tried.items()]
     return DialError(f"cannot reach {short(remote)}: " + "; ".join(each + [said] * bool(said)))

@@ -23,12 +23,10 @@ from itertools import islice
 
 import anyio
 from anyio.abc import TaskGroup
-from pydantic import Field
 
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
 from skycore.contracts.security import SecureChannel, Security
-from skycore.contracts.settings import PluginSettings
 from skycore.contracts.transport import (
     Addresses,
     Listener,
@@ -52,6 +50,7 @@ from skycore.guards.linktable import LinkTable
 from skycore.guards.outbound import Outbound
 from skycore.guards.refusals import Refusals
 from skycore.guards.resolving import Resolver
+from skycore.guards.transports_settings import TransportsSettings
 from skycore.model.addresses import Address, Contact
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import HELLO_ADDRESSES_MAX
@@ -67,34 +66,6 @@ STOP_S = 1.0
 NOBODY: Live[EntrySource] = Live(())
 OWN_PACKET_TYPES = frozenset((6, 8, 9))
 """Error, ping and pong belong to the link."""
-
-
-class TransportsSettings(PluginSettings):
-    """Settings of the transport manager."""
-
-    transports_max: int = Field(default=8_192, gt=0)
-    """Live transports at most; when full, the one idle longest of the ephemeral ones makes room, of
-    the address that has most of them."""
-    handshakes_max: int = Field(default=64, gt=0)
-    """Handshakes in flight per listener."""
-    handshakes_per_host_max: int = Field(default=8, gt=0)
-    """Handshakes in flight per listener from one source host."""
-    dials_max: int = Field(default=64, gt=0)
-    """Dials in flight."""
-    dial_limit_s: float = Field(default=10.0, gt=0)
-    """Longest that making one transport may take, over all types and addresses."""
-    lookup_s: float = Field(default=1.5, gt=0)
-    """How long sources are asked where a key can be dialled, when no known address works."""
-    dial_backoff_first_s: float = Field(default=0.5, gt=0)
-    """Wait after a first failed dial; doubles with each further one."""
-    dial_backoff_longest_s: float = Field(default=20.0, gt=0)
-    """Longest wait between dials: how late the return of a peer may be noticed."""
-    ping_interval_s: float = Field(default=10.0, gt=0)
-    """How often a link is pinged; a silent one is noticed within two of these."""
-    ephemeral_idle_s: float = Field(default=60.0, gt=0)
-    """After how much silence a transport that was opened for a lookup is closed."""
-    addresses_max: int = Field(default=16_384, gt=0)
-    """Keys in the address book."""
 
 
 def relays_last(types: Sequence[TransportType]) -> Sequence[TransportType]:
@@ -175,6 +146,11 @@ class TransportManager:
 
     # --- the contract ----------------------------------------------------------------------------
 
+    @property
+    def types(self) -> Sequence[str]:
+        """Return the names of the types that there are, those tried first before others."""
+        return tuple(self._types)
+
     def all(self) -> Sequence[Transport]:
         """Return the live transports."""
         return self._table.live()
@@ -189,18 +165,25 @@ class TransportManager:
         return tuple(islice(found, HELLO_ADDRESSES_MAX))
 
     async def ensure(
-        self, remote: PubKey, label: str = "ephemeral", *, look_up: bool = True
+        self,
+        remote: PubKey,
+        label: str = "ephemeral",
+        *,
+        look_up: bool = True,
+        kind: str | None = None,
     ) -> Transport:
         """Return the live transport to a key, or make one; parallel calls share one dial."""
         if label not in LABELS:
             raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
+        if kind is not None and kind not in self._types:
+            raise ValueError(f"type {kind!r} is none of {', '.join(self._types)}")
         if remote == self._own:
             raise DialError("this key is our own", hint="ask this node directly")
-        link = self._table.find(remote)
+        link = self._table.find(remote, kind)
         if link is None:
-            self._outbound.check_known(remote, look_up=look_up)
-            made = await self.dials.join(remote, label, _stronger, look_up=look_up)
-            link = self._table.find(remote)
+            self._outbound.check_known(remote, look_up=look_up, kind=kind)
+            made = await self.dials.join(remote, label, _stronger, look_up=look_up, kind=kind)
+            link = self._table.find(remote, kind)
             if link is None:
                 raise DialError(f"the transport to {short(remote)} was lost at once: {made.closed}")
         link.strengthen(label)

@@ -195,8 +195,18 @@ class MemoryTransports:
         """Return nothing: there are no addresses in memory."""
         return ()
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Return the one type."""
+        return (MemoryTransport.type,)
+
     async def ensure(
-        self, remote: PubKey, label: str = "ephemeral", *, look_up: bool = True
+        self,
+        remote: PubKey,
+        label: str = "ephemeral",
+        *,
+        look_up: bool = True,
+        kind: str | None = None,
     ) -> MemoryTransport:
         """Return the live transport to a key, or make one."""
         live = self._live.get(remote)

@@ -110,3 +110,60 @@ async def test_what_was_refused_is_counted_by_name(world, two):
     fields = next(p["fields"] for p in told["parts"] if p["name"] == "transports")
     assert fields["live"] == 1
     assert fields["counters"] == {"HandshakeAuthError": 1, "accepted": 2, "handshakes_failed": 1}
+
+
+@pytest.fixture
+async def both(world):
+    """Two visors with both direct types, and where the second takes UDP."""
+    settings = {"dht_kademlia": {"bootstrap": []}, "transport_sudph": {"listen": "0.0.0.0:7778"}}
+    alice, bob = await world.spawn("visor", n=2, settings=settings)
+    return alice, bob, f"{bob.address}:7778"
+
+
+async def types_of(node):
+    return sorted(row["type"] for row in await call(node, "tp.ls"))
+
+
+async def test_a_type_that_is_asked_for_is_made_beside_another_and_kept(world, both):
+    alice, bob, udp = both
+    remote = bob.public.hex()
+    await call(alice, "tp.add", remote=remote, address=bob.contact.partition("@")[2])
+    assert await types_of(alice) == ["stcpr"]
+    row = await call(alice, "tp.add", remote=remote, address=udp, type="sudph")
+    assert row["type"] == "sudph" and await types_of(alice) == ["stcpr", "sudph"]
+    again = await call(alice, "tp.add", remote=remote, type="sudph")
+    assert again["id"] == row["id"]
+    await world.restart(alice)
+    await anyio.sleep(30)
+    assert "sudph" in await types_of(alice)
+    assert (await call(alice, "tp.rm", transport=remote))["forgotten"]
+
+
+async def test_a_type_that_fails_is_not_replaced_by_another(world):
+    alone = {"dht_kademlia": {"bootstrap": []}}
+    (alice,) = await world.spawn("visor", settings=alone)
+    (bob,) = await world.spawn(
+        "visor", settings={**alone, "node": {"disable": ["transport_sudph"]}}
+    )
+    remote = bob.public.hex()
+    await call(alice, "tp.add", remote=remote, address=bob.contact.partition("@")[2])
+    with pytest.raises(SkycoreError, match="no sudph address is known") as caught:
+        await call(alice, "tp.add", remote=remote, type="sudph")
+    assert "--type sudph" in caught.value.hint
+    assert await types_of(alice) == ["stcpr"]
+
+
+async def test_a_type_that_does_not_exist_is_refused_with_those_that_do(both):
+    alice, bob, udp = both
+    with pytest.raises(SkycoreError, match="no transport type 'tcp'") as caught:
+        await call(alice, "tp.add", remote=bob.public.hex(), address=udp, type="tcp")
+    assert caught.value.hint.startswith("it has: stcpr, sudph")
+    assert alice.get(Transports).addresses.find(bob.public) == ()
+
+
+async def test_a_list_of_an_older_release_is_read(world, two):
+    alice, bob, where = two
+    await world.stop(alice)
+    alice.disk["transports.json"] = f'{{"{bob.public.hex()}": [["stcpr", "{where}"]]}}'.encode()
+    await world.start(alice)
+    await world.until(lambda: linked(alice, bob), limit_s=60)
