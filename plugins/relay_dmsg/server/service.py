@@ -13,7 +13,7 @@ from relay_dmsg.server.relay import Relay
 from relay_dmsg.server.telling import Teller
 from relay_dmsg.settings import DmsgServerSettings
 from skycore import Live, Provider
-from skycore.contracts.dht import Dht, DhtMode
+from skycore.contracts.dht import Dht, DhtMode, Mirror
 from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
@@ -36,6 +36,7 @@ async def open_server(
     streams: tuple[Streams, ...],
     transports: Transports,
     publisher: Publisher,
+    mirrors: tuple[Mirror, ...],
     namespaces: Namespaces,
     presences: Live[DmsgPresence],
     dhts: Live[Dht],
@@ -44,7 +45,10 @@ async def open_server(
     clock: Clock,
     lifecycle: Lifecycle,
 ) -> AsyncIterator[Relay]:
-    """Relay, from when the node is up until it stops."""
+    """Relay, from when the node is up until it stops.
+
+    `mirrors` are there before this and after it: the last thing that is published must get out.
+    """
     carrier = next((one for one in streams if one.name == "transport"), None)
     if carrier is None:
         raise ConfigError(

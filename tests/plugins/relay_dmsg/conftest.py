@@ -131,6 +131,7 @@ class Bench:
                 (self.streams(name),),
                 links,
                 self.published,
+                (),
                 Namespaces(ALL),
                 (),
                 (),
