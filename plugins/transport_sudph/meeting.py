@@ -7,15 +7,16 @@ where its punch comes from. The first connection that stands wins; the others ar
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from skycore.contracts.runtime import Clock, Endpoint, Entropy, Identity
+from skycore.discovery.binds import is_loopback
 from skycore.errors import DecodeError, DialError
 from skycore.model.keys import PubKey, short
 from skycore.model.sudph import (
@@ -104,8 +105,9 @@ class Meeting:
         identity: Identity,
         clock: Clock,
         entropy: Entropy,
-        local: Sequence[Where] = (),
+        local: Callable[[str], Sequence[Where]] = lambda _: (),
     ) -> None:
+        """`local`: where neighbours reach this node, by a resolver's address; for it alone."""
         self._endpoint = endpoint
         self._identity = identity
         self._clock = clock
@@ -128,9 +130,10 @@ class Meeting:
         if self.binding is not None and self.binding.resolver == resolver:
             return
         self.leave()
-        self._near = _is_loopback(resolver[0])
+        self._near = is_loopback(resolver[0])
         self._puncher = Puncher(near=self._near)
-        self.binding = Binding(self._identity, resolver, self._local, self._entropy.bytes)
+        local = partial(self._local, resolver[0])
+        self.binding = Binding(self._identity, resolver, local, self._entropy.bytes)
         self._poked.set()
 
     @property
@@ -264,10 +267,3 @@ class Meeting:
         if late and len(tried) == len(race.failures):
             tried.append(f"{short(remote)} does not answer")
         return "; ".join(tried) or f"no sudph address is known for {short(remote)}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

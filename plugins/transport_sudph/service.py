@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 from anyio.abc import ByteStream
@@ -130,11 +131,14 @@ class Sudph:
             self.endpoint.stop_accepting()
 
 
-def _local(socket: DatagramSocket) -> tuple[Where, ...]:
-    """Return where neighbours in the same network reach the socket, if it says so."""
-    if socket.host in EVERYWHERE:
-        return ()
-    return (where((socket.host, socket.port)),)
+def _local(socket: DatagramSocket, network: Network, resolver: str) -> tuple[Where, ...]:
+    """Return where neighbours in the same network reach the socket.
+
+    A socket that is bound everywhere is reached at the address from which this machine sends to
+    the resolver: whoever is behind the same router is on that side of it.
+    """
+    host = network.source_for(resolver) if socket.host in EVERYWHERE else socket.host
+    return (where((host, socket.port)),) if host else ()
 
 
 @asynccontextmanager
@@ -152,7 +156,8 @@ async def open_sudph(
     host, port = split_host_port(settings.listen)
     async with network.open_udp(host, port) as socket:
         endpoint = UdpEndpoint(socket, settings, clock, entropy)
-        meeting = Meeting(endpoint, identity, clock, entropy, _local(socket))
+        local = partial(_local, socket, network)
+        meeting = Meeting(endpoint, identity, clock, entropy, local)
         finder = ResolverFinder(
             settings, meeting, clock, network, resolvers, six=":" in socket.host
         )

@@ -147,6 +147,13 @@ class Network(Protocol):
         """
         ...
 
+    def source_for(self, host: str) -> str:
+        """Return the address from which this machine sends to another one; nothing is sent.
+
+        Empty where no way leads there, and for a name.
+        """
+        ...
+
 
 class Files(Protocol):
     """The data folder. Small state by name (routing table and the like), at most 4 MiB each."""

@@ -134,6 +134,16 @@ class RealNetwork:
             raise DialError(f"{host} has no address")
         return tuple(found)
 
+    def source_for(self, host: str) -> str:
+        """Return from which address this machine sends there, as a connected socket shows it."""
+        try:
+            family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((host, 9))
+                return str(probe.getsockname()[0])
+        except (OSError, ValueError):
+            return ""
+
 
 async def _bound(bind: Callable[[int, Any], socket.socket], host: str, port: int) -> socket.socket:
     try:

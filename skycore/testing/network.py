@@ -381,6 +381,10 @@ class SimHost:
             raise DialError(f"{host}: no such name")
         return found
 
+    def source_for(self, host: str) -> str:
+        """Return this host's address."""
+        return "127.0.0.1" if host == "127.0.0.1" else self.address
+
     def _resolve(self, host: str) -> str:
         host = self._network.names.get(host, (host,))[0]
         return self.address if host == "localhost" or host.startswith("127.") else host

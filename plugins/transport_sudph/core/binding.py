@@ -46,12 +46,13 @@ class Binding:
         self,
         identity: Identity,
         resolver: Endpoint,
-        local: Sequence[Where],
+        local: Callable[[], Sequence[Where]],
         draw: Callable[[int], bytes],
     ) -> None:
+        """`local`: asked for each Bind where neighbours reach this node; machines move about."""
         self._identity = identity
         self.resolver = resolver
-        self._local = tuple(local)
+        self._local = local
         self._draw = draw
         self.session: bytes | None = None
         """None while this node is not bound."""
@@ -157,7 +158,7 @@ class Binding:
             message.cookie,
             self._nonce,
             self._told_nat,
-            self._local,
+            tuple(self._local()),
             bytes(64),
         )
         text = bind_message(self._identity.network.id, bind)
@@ -175,7 +176,7 @@ class Binding:
         self._register_at = now + min(REGISTER_S, 0.75 * message.lifetime_s)
         self._beat_at = now + BEAT_S
         if self.seen != was:
-            own = [place.endpoint for place in self._local]
+            own = [place.endpoint for place in self._local()]
             self.test.begin(self.seen, own, now)
         self._plan(now)
 

@@ -21,6 +21,7 @@ from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
+    END_STATES,
     MAX_STREAM_DATA_FRAME_CAPACITY,
     QuicConnection,
     QuicConnectionState,
@@ -74,6 +75,7 @@ class QuicLink(QuicConnection):
             retry_source_connection_id=retry_source,
         )
         self.window_bytes = configuration.max_stream_data
+        self.idle_s = configuration.idle_timeout
         self.inbox: deque[bytes] = deque()
         self.inbox_bytes = 0
         self.consumed = 0
@@ -208,8 +210,7 @@ class QuicLink(QuicConnection):
                 self.is_refused = True
         if self._close_event is not None:  # aioquic tells it as an event when all is forgotten
             said = self._close_event.reason_phrase or "closed"
-            idle_s = self._configuration.idle_timeout
-            self._over(f"nothing came for {idle_s:g} s" if said == IDLE else said)
+            self._over(f"nothing came for {self.idle_s:g} s" if said == IDLE else said)
 
     def _take_data(self, event: events.StreamDataReceived) -> None:
         if event.data:
@@ -337,11 +338,7 @@ class QuicLink(QuicConnection):
     @property
     def is_draining(self) -> bool:
         """Whether nothing more will come of this connection."""
-        return self._state in (
-            QuicConnectionState.CLOSING,
-            QuicConnectionState.DRAINING,
-            QuicConnectionState.TERMINATED,
-        )
+        return self._state in END_STATES
 
     # --- windows ---------------------------------------------------------------------------------
 

@@ -303,3 +303,10 @@ async def test_the_stream_is_what_it_says():
     assert isinstance(near, TcpStream) and isinstance(near, anyio.abc.ByteStream)
     await near.aclose()
     await far.aclose()
+
+
+async def test_the_address_towards_another_is_found_without_sending():
+    network = RealNetwork()
+    assert network.source_for("127.0.0.1") == "127.0.0.1"
+    assert network.source_for("localhost") == ""  # a name would have to be looked up
+    assert network.source_for("") == ""

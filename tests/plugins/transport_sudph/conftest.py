@@ -49,6 +49,7 @@ class Resolver:
         self.by_key = {}
         self.sockets = ()
         self.heard = []
+        self.said = []
         self.secret = bytes(32)
         self.silent = False
 
@@ -73,6 +74,7 @@ class Resolver:
                             self.take(message, sender, socket)
 
     def say(self, message, to, socket=None):
+        self.said.append((message, to))
         (socket or self.sockets[0]).send(encode(message), to)
 
     def take(self, message, sender, socket):

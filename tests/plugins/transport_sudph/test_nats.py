@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import anyio
 import pytest
 
@@ -71,6 +73,51 @@ async def test_neighbours_behind_one_nat_meet_inside_it(ground):
         near = await alice.dial(BOB, ())
         await listener.accept()
         assert near.link.peer == ("192.168.0.3", 7777)
+
+
+@pytest.mark.parametrize("kind", NatKind)
+async def test_neighbours_that_listen_everywhere_meet_behind_a_nat_without_hairpin(ground, kind):
+    """What is behind the router is told to the resolver, and to neighbours by it alone."""
+    world = ground()
+    nat, far_nat = (world.network.nat(kind, f"203.0.113.{n}") for n in (1, 2))
+    everywhere = {"resolver": True, "listen": "0.0.0.0:7777"}
+    async with (
+        world.resolving(),
+        world.node("alice", HOME, nat, **everywhere) as alice,
+        world.node("bob", "192.168.0.3", nat, **everywhere) as bob,
+        world.node("carol", AWAY, far_nat, **everywhere) as carol,
+        bob.listen() as listener,
+    ):
+        await world.bind(alice, bob, carol)
+        near = await alice.dial(BOB, ())
+        await listener.accept()
+        assert near.link.peer == ("192.168.0.3", 7777)
+        for node in (alice, bob, carol):
+            assert not any("192.168" in address.endpoint for address in node.told())
+        with contextlib.suppress(DialError):  # hard pairs do not meet; neither is told
+            await carol.dial(BOB, ())
+        assert ("192.168.0.3", 7777) not in carol_was_told(world)
+
+
+def carol_was_told(world):
+    """Return every address that the resolver told to whoever is at carol's public address."""
+    return [
+        place.endpoint
+        for message, to in world.resolver.said
+        if to[0] == "203.0.113.2"
+        for place in (*getattr(message, "local", ()), getattr(message, "seen", None))
+        if place is not None
+    ]
+
+
+async def test_a_public_node_that_listens_everywhere_has_no_nat(ground):
+    world = ground()
+    async with (
+        world.resolving(),
+        world.node("alice", "10.0.0.1", resolver=True, listen="0.0.0.0:7777") as alice,
+    ):
+        await world.bind(alice)
+        assert NAT_WORDS[alice.meeting.binding.nat] == "none"
 
 
 async def test_a_public_node_knows_that_it_has_no_nat_and_tells_where_it_is(ground):
