@@ -144,6 +144,10 @@ class Host:
         """Drop what is larger, and tell nobody: an MTU black hole. 0 mends it."""
         self._rules("swallow", f"meta l4proto udp meta length > {mtu} drop" if mtu else "")
 
+    def unplug(self) -> None:
+        """Take away the line of the host's NAT, for good: inside of it all goes on."""
+        _ip(self.box, "link set dev wan0 down")
+
     def cut(self, *, off: bool = True) -> None:
         """Take the line away, or bring it back; nobody is told."""
         self._rules("cut", "drop" if off else "")
@@ -213,14 +217,27 @@ class Lab:
         self._relays.clear()
         self._namespaces.clear()
 
-    def host(self, name: str, *, nat: RealNat | None = None, line: Line | None = None) -> Host:
-        """Add a host; behind a NAT of its own, and at the end of a bad line, if you like."""
+    def host(
+        self,
+        name: str,
+        *,
+        nat: RealNat | None = None,
+        line: Line | None = None,
+        behind: Host | None = None,
+    ) -> Host:
+        """Add a host; behind a NAT of its own, and at the end of a bad line, if you like.
+
+        Or `behind` the NAT that another host has already; what is let in is let in for that one.
+        """
         if self._count >= HOSTS_MAX:
             raise LabError(f"a lab has {HOSTS_MAX} hosts at most")
         self._count += 1
         number = self._count
         public = f"{OPEN}.{10 + number}"
         own = self._namespace(name)
+        if behind is not None:
+            address = self._inside(behind.box, f"lan{number}", own, number)
+            return Host(own, address, behind.box, behind.public, (behind.box, f"lan{number}"))
         if nat is None:
             self._plug(own, "eth0", number, line)
             self._address(own, "eth0", public)
@@ -228,17 +245,21 @@ class Lab:
         box = self._namespace(f"{name}-nat")
         self._plug(box, "wan0", number, line)
         self._address(box, "wan0", public)
-        inside = f"192.168.{number}"
-        self._wire(box, "lan0", own, "eth0")
-        _ip(box, *_up("lan0", f"{inside}.1/24"))
-        _ip(own, *_up("eth0", f"{inside}.2/24"), f"route add default via {inside}.1")
-        self._plain(box, "lan0")
-        self._plain(own, "eth0")
-        host = Host(own, f"{inside}.2", box, public, (box, "lan0"))
+        host = Host(own, self._inside(box, "lan0", own, number), box, public, (box, "lan0"))
         forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
         _sh("ip", "netns", "exec", box, "sh", "-c", forward)
         host.nft(_nat_rules(nat, host.address))
         return host
+
+    def _inside(self, box: str, device: str, own: str, number: int) -> str:
+        """Connect a host to a NAT's inner side, in a network of its own; return its address."""
+        inside = f"192.168.{number}"
+        self._wire(box, device, own, "eth0")
+        _ip(box, *_up(device, f"{inside}.1/24"))
+        _ip(own, *_up("eth0", f"{inside}.2/24"), f"route add default via {inside}.1")
+        self._plain(box, device)
+        self._plain(own, "eth0")
+        return f"{inside}.2"
 
     def _namespace(self, name: str) -> str:
         full = f"{self.name}-{name}"
