@@ -49,7 +49,7 @@ CALM = 10
 """How much longer a found server that does not answer is left in peace while another one holds."""
 HURRY_S = 2.0
 """When a session that was worth its dial is lost, every known server may be tried so soon."""
-SEEK_FIRST_S, SEEK_LACKING_S, SEEK_SOME_S = 2.0, 30.0, 300.0
+SEEK_FIRST_S, SEEK_LACKING_S, SEEK_SOME_S = 2.0, 20.0, 300.0
 """How soon servers are looked for again: first, without any session, with fewer than wanted."""
 
 
