@@ -40,6 +40,10 @@ SIZES: Final = ((1, 64, 8), (50, 32, 6), (916, 8, 3))
 BEATERS, BEATS, BEAT_TRANSPORTS = 250, 8, 4
 CYCLE_S: Final = 90.0
 CONNECTIONS: Final = 16
+PACED_S: Final = 10.0
+PACED_CONNECTIONS: Final = 32
+WHOLE: Final = "BENCH_WHOLE_HEARTBEAT"
+"""Set in the environment: all 50,000 keys over 90 s, instead of a ninth of them."""
 TIMES: Final = 10
 POLLS: Final = 300
 LOOP: Final = "uvloop"
@@ -209,6 +213,50 @@ def _registrations(kind: str, host: str) -> Iterator[Figure]:
         )
 
 
+async def _paced(host: str, requests: Sequence[bytes], rate: float) -> float:
+    """Send at a rate, whatever the answers take; return how many seconds the last one was late."""
+    address, port = host.split(":")
+    give, take = anyio.create_memory_object_stream[bytes](len(requests))
+
+    async def run() -> None:
+        async with await anyio.connect_tcp(address, int(port)) as stream:
+            wire = Wire(stream)
+            async for whole in take:
+                status, _, body = await wire.ask(whole)
+                if status != 201:
+                    raise RuntimeError(f"{status}: {body[:200]!r}")
+
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(PACED_CONNECTIONS):
+            tasks.start_soon(run)
+        with give:
+            for index, whole in enumerate(requests):
+                await anyio.sleep_until(began + index / rate)
+                give.send_nowait(whole)
+    return anyio.current_time() - began - (len(requests) - 1) / rate
+
+
+def _paced_heartbeat(kind: str, host: str, cpu: Callable[[], float]) -> Iterator[Figure]:
+    """W-heartbeat at its own rate: 555 a second; each key says once more what it lists."""
+    rate = HEARTBEAT_RECORDS / CYCLE_S
+    count = HEARTBEAT_RECORDS if os.environ.get(WHOLE) else round(rate * PACED_S)
+    people = [who(f"{kind}/paced/{i}") for i in range(count)]
+    bodies = [entries(me, BEAT_TRANSPORTS) for me in people]
+    first = in_loop(LOOP, nonces, host, people)
+    listed = [request(*of) for of in _each(people, host, first, 0, bodies)]
+    in_loop(LOOP, lambda: sent(host, lanes_of([listed])))
+    for index in range(0, count, 100):  # one in a hundred has changed
+        bodies[index] = entries(people[index], BEAT_TRANSPORTS, "changed")
+    again = [request(*of) for of in _each(people, host, first, 1, bodies)]
+    before, began = cpu(), time.perf_counter()
+    late_s = in_loop(LOOP, lambda: _paced(host, again, rate))
+    share = (cpu() - before) / (time.perf_counter() - began) * 100
+    told = f"{count:,} keys in {count / rate:.0f} s, the last answer {late_s * 1e3:.0f} ms after"
+    yield Figure(f"{kind}: W-heartbeat at its rate, CPU of all processes", share, "%", 20.0,
+                 at_most=True, beside=told)  # fmt: skip
+
+
 def _heartbeat(kind: str, host: str, cpu: Callable[[], float]) -> Iterator[Figure]:
     people = [who(f"{kind}/beat/{i}") for i in range(BEATERS)]
     bodies = [entries(me, BEAT_TRANSPORTS) for me in people]
@@ -302,6 +350,7 @@ def figures(*, peers: bool) -> Iterator[Figure]:
         with served(kind) as (host, cpu):
             yield from _registrations(kind, host)
             yield from _heartbeat(kind, host, cpu)
+            yield from _paced_heartbeat(kind, host, cpu)
             polled = in_loop(LOOP, lambda host=host: _polled(host))
             yield Figure(f"{kind}: poll of what is held (304)", polled["s"] * 1e3, "ms",
                          beside=f"instead of {polled['bytes'] / 2**20:.1f} MiB")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Final
 
 import h11
@@ -17,6 +18,11 @@ BODILESS: Final = frozenset({204, 304})
 JOINED_MAX: Final = 64 * 1024
 """Bytes up to which parts are sent as one; larger ones stay as they are: a list of the whole
 network is many clients' answer, and each copy of it costs megabytes."""
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 class GoneError(Exception):
@@ -88,7 +94,7 @@ class Answer:
         if size is not None and b"content-length" not in names and status not in BODILESS:
             headers.append((b"content-length", str(size).encode()))
         if b"date" not in names:
-            headers.append((b"date", formatdate(self._clock.wall_s(), usegmt=True).encode()))
+            headers.append((b"date", _date(self._clock.wall_s())))
         if self._is_last() and b"connection" not in names:
             headers.append((b"connection", b"close"))
         data = self._h11.send(h11.Response(status_code=status, headers=headers)) or b""

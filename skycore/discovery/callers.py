@@ -34,6 +34,8 @@ __all__ = ["NONCE_MISMATCH", "Caller", "CallerSettings", "Callers", "check", "ho
 
 NONCE_MISMATCH: Final = "SW-Nonce does not match"
 """Upstream's clients fetch the nonce again when they read exactly this."""
+PROVEN_MAX: Final = 1 << 16
+"""Keys that are remembered as good ones; about 17 MB where all of them come."""
 _KEY, _NONCE, _SIGNATURE = HEADER_KEY.encode(), HEADER_NONCE.encode(), HEADER_SIGNATURE.encode()
 _MONITOR, _MONITOR_SIGNATURE, _HOST = b"nm-pk", b"nm-sign", b"host"
 _READ: Final = frozenset((_KEY, _NONCE, _SIGNATURE, _MONITOR, _MONITOR_SIGNATURE, _HOST))
@@ -85,6 +87,8 @@ class Callers:
         self._suite = identity.network.suite
         self._hosts = frozenset(settings.hosts)
         self._unbound = settings.unbound_signatures
+        self._proven: dict[bytes, PubKey] = {}
+        """Keys that have signed something, by their hex digits, the first one first."""
         try:
             self._monitors = frozenset(parse_public(self._suite, m) for m in settings.monitors)
         except InvalidKeyError as bad:
@@ -108,15 +112,24 @@ class Callers:
             said = signed(self._network.id, scope["method"], host, _target(scope), nonce, body)
         except LocalProtocolError as bad:
             raise RequestRefusedError(str(bad), code=401) from None
-        if self._suite.verify(public, said, signature):
-            return Caller(public, nonce, host_of(scope))
-        if self._unbound and self._suite.verify(public, signed_old(body, nonce), signature):
+        is_proven = self._suite.verify(public, said, signature) or (
+            self._unbound and self._suite.verify(public, signed_old(body, nonce), signature)
+        )
+        if is_proven:
+            self._remember(found[_KEY], public)
             return Caller(public, nonce, host_of(scope))
         raise RequestRefusedError(
             "SW-Sig does not fit this request",
             code=401,
             hint="method, Host, path with query, nonce, body and network are signed",
         )
+
+    def _remember(self, digits: bytes, public: PubKey) -> None:
+        """Spare the next request the check that costs as much as its signature's."""
+        if digits not in self._proven:
+            if len(self._proven) >= PROVEN_MAX:
+                del self._proven[next(iter(self._proven))]
+            self._proven[digits] = public
 
     def signs(self, scope: Scope) -> bool:
         """Tell whether a request claims to be signed: for routes where it need not be."""
@@ -154,6 +167,8 @@ class Callers:
 
     def _key(self, found: dict[bytes, bytes], name: bytes, code: int = 401) -> PubKey:
         text = _text(found, name, code)
+        if text in self._proven:
+            return self._proven[text]
         try:
             return parse_public(self._suite, text.decode("latin-1"))
         except InvalidKeyError as bad:

@@ -19,6 +19,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 KEPT_S: Final = 86_400.0
 REMEMBERED_MAX: Final = 400_000
 """Keys whose address is known: twice what a registry holds by default."""
+ADDRESSES_REMEMBERED_MAX: Final = 4_096
+"""Addresses of which it is remembered where they count."""
 SITE_TIMES: Final = 16
 """How many /64 full of keys a /48 may have."""
 TOLD_EVERY_S: Final = 3_600.0
@@ -86,6 +89,7 @@ class SourceQuotas:
         self._unlimited = [ip_network(text) for text in settings.addresses_unlimited]
         self._directory = directory
         self._clock = clock
+        self._groups = lru_cache(ADDRESSES_REMEMBERED_MAX)(self._groups_of)
         self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
         """By key, who was seen longest ago first."""
         self._keys: dict[str, set[bytes]] = {}
@@ -108,7 +112,7 @@ class SourceQuotas:
         `host` is where the request came from; empty: from this node itself. `put` and `whole` are
         those of the write. Raises `RequestRefusedError` (507) where an address has no room left.
         """
-        groups = self._groups_of(host)
+        groups = self._groups(host)
         if not groups:
             yield
             return
