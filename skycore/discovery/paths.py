@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["described", "operation"]
 
@@ -22,12 +22,23 @@ def operation(summary: str, answers: Mapping[int, str], *, signed: bool = False)
 
 
 def described(paths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """Return path items with the parameters of their paths declared: each `{name}` is a text."""
+    """Return path items, and those that every service has, with the parameters of their paths.
+
+    Each `{name}` is a text.
+    """
     whole = {}
-    for path, item in paths.items():
+    for path, item in {**paths, **_EVERYWHERE}.items():
         parameters = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in re.findall(r"{(\w+)}", path)
         ]
         whole[path] = {"parameters": parameters, **item} if parameters else item
     return whole
+
+
+_EVERYWHERE: Final = {
+    "/security/nonces/{key}": {
+        "get": operation("Return a key's next nonce.", {200: "it", 400: "no key"})
+    },
+    "/health": {"get": operation("Tell how the service is.", {200: "it"})},
+}

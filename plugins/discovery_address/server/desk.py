@@ -9,8 +9,7 @@ own, and mean the same. Routes, statuses and shapes: Skywire's address resolver
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,14 +24,13 @@ from discovery_address.server.told import (
     read_bind,
     read_keys,
 )
-from skycore.contracts.registry import RegistryWrite, RegistryWritten
-from skycore.contracts.runtime import Clock, NodeInfo
-from skycore.discovery.answers import Asked, Desk, ErrorShape, Handler, Reply, json_reply
+from skycore.contracts.registry import RegistryWrite
+from skycore.contracts.runtime import Clock, Identity, NodeInfo
+from skycore.discovery.answers import Asked, ErrorShape, Reply, json_reply
 from skycore.discovery.binds import KINDS, ORDINARY
-from skycore.discovery.callers import Caller, Callers
+from skycore.discovery.callers import Caller
+from skycore.discovery.desk import Route, ServerDesk
 from skycore.discovery.directory import Directory
-from skycore.discovery.quotas import SourceQuotas
-from skycore.discovery.serving import CallerRates, once_loaded, started_at
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import AddressBind
 from skycore.model.keys import PubKey
@@ -43,37 +41,33 @@ Resolved = Callable[[str, bytes, bytes], None]
 """Told of each answer: type, whose address, who asked."""
 
 
-class AddressDesk:
-    """Keeps binds and answers requests. `app` is the ASGI application."""
+class AddressDesk(ServerDesk):
+    """Keeps binds and answers requests. It counts requests as `bound`, `unchanged`, `unbound`,
+    `resolved`, `unknown`, too.
+    """
+
+    table = "address-resolver"
+    name = "ar"
+    salt = b"addr"
+    shape = ErrorShape.TEXT
+    settings: AddressServerSettings
 
     def __init__(
         self,
         settings: AddressServerSettings,
         directory: Directory,
-        callers: Callers,
+        identity: Identity,
         info: NodeInfo,
         clock: Clock,
     ) -> None:
-        self.settings = settings
-        self.directory = directory
+        super().__init__(settings, directory, identity, info, clock)
         self.udp_address = ""
         """Where sudph binds are taken, for /health; set by the part that takes them."""
-        self.counters: Counter[str] = Counter()
-        """Requests by how they ended: `bound`, `unchanged`, `unbound`, `resolved`, `unknown`,
-        `deregistered`, and `refused_STATUS`."""
-        self._callers = callers
-        self._info = info
-        self._started_at = started_at(clock)
-        self._rates = CallerRates(
-            settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
-        )
-        self._quotas = SourceQuotas(settings, directory, clock)
         self._watchers: list[Resolved] = []
         self._lists: dict[str, tuple[int, bytes]] = {}
-        routes = once_loaded(self._routes(), directory)
-        self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in routes])
 
-    def _routes(self) -> Iterable[tuple[str, str, Handler]]:
+    def routes(self) -> Iterable[Route]:
+        """Bind, unbind, resolve."""
         return (
             ("POST", "/bind/stcpr", self._bind),
             ("DELETE", "/bind/stcpr", self._unbind),
@@ -81,19 +75,16 @@ class AddressDesk:
             ("GET", "/transports", self._transports),
             ("GET", "/entries", self._entries),
             ("DELETE", "/deregister/{kind}", self._deregister),
-            ("GET", "/security/nonces/{key}", self._nonce),
-            ("GET", "/health", self._health),
         )
 
-    def _counted(self, handler: Handler) -> Handler:
-        async def counting(asked: Asked) -> Reply:
-            try:
-                return await handler(asked)
-            except RequestRefusedError as refused:
-                self.counters[f"refused_{refused.code}"] += 1
-                raise
+    def listed(self) -> tuple[str, Mapping[str, Any]]:
+        """Count the binds."""
+        count = self.directory.entry_count
+        return f"{count} binds", {"binds": count}
 
-        return counting
+    def health(self) -> Mapping[str, Any]:
+        """Tell where sudph binds are taken."""
+        return {"udp_address": self.udp_address, "subjects": len(self.directory)}
 
     # --- binds, however they come in ------------------------------------------------------------
 
@@ -107,7 +98,7 @@ class AddressDesk:
         one, and where the caller's address has no room left; `StoreError`.
         """
         caller = caller or Caller(PubKey(public), None)
-        written = await self._write(
+        written = await self.write(
             caller, put=(listed(kind, bind),), lifetime_s=self.settings.entry_lifetime_s
         )
         self.counters["bound" if written.changed else "unchanged"] += 1
@@ -115,7 +106,7 @@ class AddressDesk:
     async def unbind(self, kind: str, public: bytes, caller: Caller | None = None) -> bool:
         """Forget a bind; tell whether there was one. Raises as `bind`."""
         caller = caller or Caller(PubKey(public), None)
-        written = await self._write(caller, remove=(kind.encode(),))
+        written = await self.write(caller, remove=(kind.encode(),))
         self.counters["unbound"] += len(written.removed)
         return bool(written.removed)
 
@@ -136,36 +127,24 @@ class AddressDesk:
         finally:
             self._watchers.remove(told)
 
-    async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
-        """Do what is said of a key and use its nonce up, in one round trip."""
-        write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
-        with self._quotas.admit(caller.public, caller.host, write.put):
-            (written,) = await self.directory.write((write,))
-            return self._rates.settle(caller.public, written)
-
     # --- requests -------------------------------------------------------------------------------
-
-    def _proven(self, asked: Asked) -> Caller:
-        caller = self._callers.prove(asked.scope, asked.body)
-        self._rates.take(caller.public)
-        return caller
 
     async def _bind(self, asked: Asked) -> Reply:
         """Bind, and tell what was bound: so a visor learns its own address."""
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         bind = read_bind(asked.body, _seen(asked), any_address=self.settings.private_addresses)
         await self.bind(ORDINARY, caller.public, bind, caller)
         return json_reply(bind)
 
     async def _unbind(self, asked: Asked) -> Reply:
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         await self.unbind(ORDINARY, caller.public, caller)
         return Reply()
 
     async def _resolve(self, asked: Asked) -> Reply:
-        caller = self._proven(asked)
-        kind, public = _kind(asked), self._key(asked)
-        await self._write(caller)
+        caller = self.proven(asked)
+        kind, public = _kind(asked), self.key(asked.path["key"])
+        await self.write(caller)
         bind = self.find(kind, public)
         if bind is None:
             self.counters["unknown"] += 1
@@ -179,9 +158,9 @@ class AddressDesk:
 
     async def _transports(self, asked: Asked) -> Reply:
         """Who is bound, by type. Upstream's clients sign this, and count on their nonce."""
-        if self._callers.signs(asked.scope):
-            caller = self._proven(asked)
-            await self._write(caller)
+        if self.signs(asked):
+            caller = self.proven(asked)
+            await self.write(caller)
 
         def keys() -> Any:
             found: dict[str, list[str]] = {kind: [] for kind in sorted(KINDS, reverse=True)}
@@ -209,43 +188,11 @@ class AddressDesk:
 
     async def _deregister(self, asked: Asked) -> Reply:
         """A monitor's word ends binds, until their keys bind again."""
-        monitor = self._callers.prove_monitor(asked.scope, asked.body)
-        self._rates.take(monitor.public)
-        kind = _kind(asked)
-        keys = {self._callers.key(word) for word in read_keys(asked.body)}
-        if monitor.nonce is not None:  # first: of a batch, each write stands by itself
-            await self._write(monitor)
-        written = await self.directory.write(
-            [RegistryWrite(key, remove=(kind.encode(),)) for key in sorted(keys)]
-        )
-        self.counters["deregistered"] += sum(len(one.removed) for one in written)
+        monitor, kind = self.monitor(asked), _kind(asked)
+        keys = {self.key(word) for word in read_keys(asked.body)}
+        gone = (kind.encode(),)
+        await self.end(monitor, [RegistryWrite(key, remove=gone) for key in sorted(keys)])
         return Reply(b"null")
-
-    async def _nonce(self, asked: Asked) -> Reply:
-        try:
-            public = self._key(asked)
-        except RequestRefusedError as bad:
-            return json_reply({"error": {"message": str(bad), "code": 400}}, 400)
-        nonce = await self.directory.next_nonce(public)
-        return json_reply({"edge": public.hex(), "next_nonce": nonce})
-
-    async def _health(self, asked: Asked) -> Reply:
-        return json_reply(
-            {
-                "service_name": "address-resolver",
-                "build_info": {"version": self._info.version},
-                "started_at": self._started_at,
-                "dmsg_address": "",
-                "dmsg_servers": [],
-                "udp_address": self.udp_address,
-                "network": self._info.network,
-                "subjects": len(self.directory),
-                "trouble": self.directory.trouble,
-            }
-        )
-
-    def _key(self, asked: Asked) -> PubKey:
-        return self._callers.key(asked.path["key"])
 
 
 def _seen(asked: Asked) -> str:

@@ -37,9 +37,5 @@ PATHS: Final[Mapping[str, Mapping[str, Any]]] = described(
                 signed=True,
             )
         },
-        "/security/nonces/{key}": {
-            "get": operation("Return a key's next nonce.", {200: "it", 400: "no key"})
-        },
-        "/health": {"get": operation("Tell how the service is.", {200: "it"})},
     }
 )

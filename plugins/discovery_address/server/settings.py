@@ -4,37 +4,25 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from skycore.discovery.callers import CallerSettings
+from skycore.discovery.desk import ServerSettings
 from skycore.errors import ConfigError
 from skycore.model.addresses import split_host_port
 
 __all__ = ["AddressServerSettings"]
 
 
-class AddressServerSettings(CallerSettings):
+class AddressServerSettings(ServerSettings):
     """Where the address resolver serves, whom it believes, how long binds live."""
 
     prefix: str = "/ar"
     """Path before all routes; "" puts them at the root, as upstream has them."""
-    private_addresses: bool = False
-    """Also bind keys that are seen at an address that is not public: for laptops, tests and
-    networks of one building. Elsewhere nobody could dial them."""
-    entry_lifetime_s: float = Field(300.0, ge=30, le=86_400)
-    """How long a bind lives that is not repeated: at least three times the 90 s of visors."""
-    sweep_s: float = Field(5.0, gt=0, le=300)
-    """How often binds whose life is over are ended."""
     requests_per_minute: float = Field(120.0, ge=0)
     """Signed requests of one key; 0 for no limit. The HTTP server bounds addresses besides."""
     burst: int = Field(40, ge=1)
     """How many may come at once before the rate counts."""
-    callers_remembered_max: int = Field(10_000, ge=100)
-    """Keys whose rate is counted; the one seen longest ago is forgotten first."""
-    feed: bool = True
-    """Publish what is bound to the mirrors: into the DHT, or to its Redis."""
-    take: bool = True
-    """Bind what visors publish of themselves in the DHT, while this node follows it."""
-    verify_s: float = Field(60.0, ge=1)
-    """How often what is bound here is compared with what stands in the DHT."""
+    private_addresses: bool = False
+    """Also bind keys that are seen at an address that is not public: for laptops, tests and
+    networks of one building. Elsewhere nobody could dial them."""
     udp_listen: str = ""
     """host:port where sudph bindings are taken, by UDP (upstream's is 30178); empty: nowhere."""
     udp_other_port: int = Field(0, ge=0, le=65_535)

@@ -97,9 +97,9 @@ class DmsgDesk:
     def _routes(self) -> Sequence[tuple[str, str, Handler]]:
         at = "/dmsg-discovery"
         return [
-            ("GET", f"{at}/entry/{{pk}}", self._entry),
+            ("GET", f"{at}/entry/{{key}}", self._entry),
             ("POST", f"{at}/entry", self._write),
-            ("POST", f"{at}/entry/{{pk}}", self._write),
+            ("POST", f"{at}/entry/{{key}}", self._write),
             ("DELETE", f"{at}/entry", self._delete),
             ("GET", f"{at}/entries", self._list(self.lists.entries)),
             ("GET", f"{at}/visorEntries", self._list(self.lists.visor_entries)),
@@ -107,11 +107,11 @@ class DmsgDesk:
             ("GET", f"{at}/available_servers", self._list(self.lists.available_servers)),
             ("GET", f"{at}/all_servers", self._list(self.lists.all_servers)),
             ("GET", f"{at}/servers/clients", self._list(self.lists.clients_by_server)),
-            ("GET", f"{at}/server/{{pk}}/clients", self._clients_of),
+            ("GET", f"{at}/server/{{key}}/clients", self._clients_of),
             ("DELETE", f"{at}/deregister", self._deregister),
             ("GET", "/uptimes", self._uptimes_of_all),
             ("POST", "/uptimes", self._uptimes_of_some),
-            ("GET", "/security/nonces/{pk}", self._nonce),
+            ("GET", "/security/nonces/{key}", self._nonce),
             ("GET", "/health", self._tell_health),
         ]
 
@@ -132,7 +132,7 @@ class DmsgDesk:
     # --- reading ---------------------------------------------------------------------------------
 
     async def _entry(self, asked: Asked) -> Reply:
-        held = rules.held_in(self.directory.of(self._key(asked.path["pk"])))
+        held = rules.held_in(self.directory.of(self._key(asked.path["key"])))
         if held is None or not held.is_live:
             raise self._missing(rules.UNKNOWN)
         return Reply(held.body)
@@ -149,7 +149,7 @@ class DmsgDesk:
         return answer
 
     async def _clients_of(self, asked: Asked) -> Reply:
-        return Reply(self.lists.clients_of(self._key(asked.path["pk"]).hex()))
+        return Reply(self.lists.clients_of(self._key(asked.path["key"]).hex()))
 
     async def _batch(self, asked: Asked) -> Reply:
         found = {}
@@ -173,7 +173,7 @@ class DmsgDesk:
         return json_reply(await self._uptimes.rows(keys, version=wanted.v))
 
     async def _nonce(self, asked: Asked) -> Reply:
-        public = self._key(asked.path["pk"])
+        public = self._key(asked.path["key"])
         nonce = await self.directory.next_nonce(public)
         return json_reply({"edge": public.hex(), "next_nonce": nonce})
 
@@ -200,7 +200,7 @@ class DmsgDesk:
             entry = dmsg_entry.decode(asked.body)
         except DecodeError as bad:
             raise RequestRefusedError(f"{BAD_INPUT}: {bad}", code=400) from None
-        if asked.path.get("pk", entry.static) != entry.static:
+        if asked.path.get("key", entry.static) != entry.static:
             raise RequestRefusedError(f"{BAD_INPUT}: the entry is of another key", code=400)
         return entry
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from discovery_dmsg.server.desk import SHAPE, DmsgDesk
 from discovery_dmsg.server.lists import Lists
+from discovery_dmsg.server.paths import PATHS
 from discovery_dmsg.server.records import Bodies, entries_of
 from discovery_dmsg.server.views import ServersOnly, TakenInto
 from discovery_dmsg.settings import DmsgServerSettings
@@ -33,44 +34,6 @@ __all__ = ["DmsgRoutes", "open_desk", "open_routes", "open_status"]
 TABLE: Final = "dmsg-discovery"
 DMSG: Final = b"dmsg"
 DMSG_SERVER: Final = b"dmsg-server"
-
-
-def _operation(summary: str) -> Mapping[str, Any]:
-    said = {"200": {"description": "JSON, as docs/protocols/discovery.md has it."}}
-    return {"summary": summary, "responses": said}
-
-
-KEY: Final = [{"name": "pk", "in": "path", "required": True, "schema": {"type": "string"}}]
-
-
-PATHS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "/dmsg-discovery/entry/{pk}": {
-        "parameters": KEY,
-        "get": _operation("The signed entry of a key."),
-        "post": _operation("List a signed entry, or a newer one."),
-    },
-    "/dmsg-discovery/entry": {
-        "post": _operation("List a signed entry, or a newer one."),
-        "delete": _operation("Delete an entry; the body is a signed deletion."),
-    },
-    "/dmsg-discovery/entries": {"get": _operation("The keys of all entries.")},
-    "/dmsg-discovery/visorEntries": {"get": _operation("The keys of visors.")},
-    "/dmsg-discovery/entries/batch": {"post": _operation("The entries of given keys.")},
-    "/dmsg-discovery/available_servers": {"get": _operation("Servers that are not full.")},
-    "/dmsg-discovery/all_servers": {"get": _operation("All servers.")},
-    "/dmsg-discovery/servers/clients": {"get": _operation("The clients of each server.")},
-    "/dmsg-discovery/server/{pk}/clients": {
-        "parameters": KEY,
-        "get": _operation("The clients of a server."),
-    },
-    "/dmsg-discovery/deregister": {"delete": _operation("For monitors: end entries.")},
-    "/uptimes": {
-        "get": _operation("How much of the last days keys were seen."),
-        "post": _operation("The same of given keys."),
-    },
-    "/security/nonces/{pk}": {"parameters": KEY, "get": _operation("The next nonce of a key.")},
-    "/health": {"get": _operation("That the service runs, and since when.")},
-}
 
 
 class DmsgRoutes:

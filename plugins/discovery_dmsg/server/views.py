@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -41,11 +42,18 @@ class _ServerChanges(DirectoryChanges):
                 return wanted
 
 
-class ServersOnly(Directory):
-    """A directory's servers, to be read."""
+class _Face(Directory):
+    """A directory seen by another: what a face does not say otherwise is as the whole has it."""
 
-    def __init__(self, directory: Directory) -> None:  # its own state is never used
-        self._whole = directory
+    def __init__(self, whole: Directory) -> None:  # it has no state of its own
+        self._whole = whole
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+
+class ServersOnly(_Face):
+    """A directory's servers, to be read."""
 
     def of(self, subject: bytes) -> Listing:
         """Return the listing of a server; an empty one for anybody else."""
@@ -67,31 +75,13 @@ class ServersOnly(Directory):
         with self._whole.subscribe() as changes:
             yield _ServerChanges(self._whole, changes)
 
-    @property
-    def trouble(self) -> str:  # type: ignore[override]
-        """Why the registry cannot be used now."""
-        return self._whole.trouble
 
-    @property
-    def is_loaded(self) -> bool:  # type: ignore[override]
-        """Whether the table was ever read to its end."""
-        return self._whole.is_loaded
-
-
-class TakenInto(Directory):
+class TakenInto(_Face):
     """A directory as records of the DHT see it: written by the rules of entries."""
 
     def __init__(self, directory: Directory, settings: DmsgServerSettings) -> None:
-        self._whole, self._settings = directory, settings
-
-    @property
-    def losses(self) -> int:  # type: ignore[override]
-        """How often the registry turned out to be another one."""
-        return self._whole.losses
-
-    def of(self, subject: bytes) -> Listing:
-        """Return what a subject lists."""
-        return self._whole.of(subject)
+        super().__init__(directory)
+        self._settings = settings
 
     async def write(self, writes: Sequence[RegistryWrite]) -> Sequence[RegistryWritten]:
         """Write what records say, as far as nothing newer is held. Raises `StoreError`."""

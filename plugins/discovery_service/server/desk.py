@@ -8,8 +8,7 @@ heartbeat together (L7). Routes, statuses and shapes: Skywire's service discover
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -19,24 +18,20 @@ from discovery_service.entries import ANY_TYPE
 from discovery_service.server.settings import ServiceServerSettings
 from discovery_service.server.shelf import Shelf
 from discovery_service.server.told import KEYS_MAX, entry_in, key_of, listed, read, read_keys
-from skycore.contracts.registry import RegistryWrite, RegistryWritten
-from skycore.contracts.runtime import Clock, NodeInfo
+from skycore.contracts.registry import RegistryWrite
+from skycore.contracts.runtime import Clock, Identity, NodeInfo
 from skycore.discovery.answers import (
     Asked,
-    Desk,
     ErrorShape,
-    Handler,
     Reply,
     json_reply,
     read_json,
 )
-from skycore.discovery.callers import Caller, Callers
+from skycore.discovery.desk import Route, ServerDesk
 from skycore.discovery.directory import Directory
-from skycore.discovery.quotas import SourceQuotas
-from skycore.discovery.serving import CallerRates, Uptimes, once_loaded, started_at
+from skycore.discovery.serving import Uptimes
 from skycore.errors import RequestRefusedError
 from skycore.model.entries import Key, Name
-from skycore.model.keys import PubKey
 
 __all__ = ["ServiceDesk"]
 
@@ -52,36 +47,30 @@ class _UptimesAsked(msgspec.Struct, frozen=True):
 _uptimes_asked = msgspec.json.Decoder(_UptimesAsked)
 
 
-class ServiceDesk:
-    """Answers requests. `app` is the ASGI application."""
+class ServiceDesk(ServerDesk):
+    """Lists services. It counts requests as `registered`, `unchanged`, `deleted`, `read`, too."""
+
+    table = "service-discovery"
+    name = "sd"
+    salt = b"svc"
+    shape = ErrorShape.CODE
+    settings: ServiceServerSettings
 
     def __init__(
         self,
         settings: ServiceServerSettings,
         directory: Directory,
         shelf: Shelf,
-        callers: Callers,
+        identity: Identity,
         info: NodeInfo,
         clock: Clock,
     ) -> None:
-        self.settings = settings
-        self.directory = directory
+        super().__init__(settings, directory, identity, info, clock)
         self.shelf = shelf
-        self.counters: Counter[str] = Counter()
-        """Requests by how they ended: `registered`, `unchanged`, `deleted`, `deregistered`,
-        `read`, and `refused_STATUS`."""
-        self._callers = callers
-        self._info = info
-        self._started_at = started_at(clock)
-        self._rates = CallerRates(
-            settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
-        )
-        self._quotas = SourceQuotas(settings, directory, clock)
         self._uptimes = Uptimes(directory, clock)
-        routes = once_loaded(self._routes(), directory)
-        self.app = Desk(ErrorShape.CODE, [(m, p, self._counted(h)) for m, p, h in routes])
 
-    def _routes(self) -> Iterable[tuple[str, str, Handler]]:
+    def routes(self) -> Iterable[Route]:
+        """List, unlist, read."""
         return (
             ("GET", "/api/services", self._list),
             ("POST", "/api/services", self._register),
@@ -90,39 +79,24 @@ class ServiceDesk:
             ("DELETE", "/api/services/deregister/{kind}", self._deregister),
             ("GET", "/uptimes", self._uptime_rows),
             ("POST", "/uptimes", self._uptime_rows_of),
-            ("GET", "/security/nonces/{key}", self._nonce),
-            ("GET", "/health", self._health),
         )
 
-    def _counted(self, handler: Handler) -> Handler:
-        async def counting(asked: Asked) -> Reply:
-            try:
-                return await handler(asked)
-            except RequestRefusedError as refused:
-                self.counters[f"refused_{refused.code}"] += 1
-                raise
+    def listed(self) -> tuple[str, Mapping[str, Any]]:
+        """Count the services, of each type, too."""
+        count = self.directory.entry_count
+        return f"{count} services", {"services": count, "by_type": self.shelf.counts()}
 
-        return counting
-
-    def _proven(self, asked: Asked) -> Caller:
-        caller = self._callers.prove(asked.scope, asked.body)
-        self._rates.take(caller.public)
-        return caller
-
-    async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
-        """Do what a caller says of itself, and use its nonce up, in one round trip."""
-        write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
-        with self._quotas.admit(caller.public, caller.host, write.put, whole=write.whole):
-            (written,) = await self.directory.write((write,))
-            return self._rates.settle(caller.public, written)
+    def health(self) -> Mapping[str, Any]:
+        """Tell how many services of each type there are."""
+        return {"services": self.shelf.counts()}
 
     # --- listing --------------------------------------------------------------------------------
 
     async def _register(self, asked: Asked) -> Reply:
         """List a service, or (a list) all that the caller offers and nothing else."""
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         told = read(asked.body, caller.public, caller.host, self.settings.services_max)
-        written = await self._write(
+        written = await self.write(
             caller,
             put=tuple(listed(entry) for entry in told.entries),
             whole=told.is_all,
@@ -133,30 +107,26 @@ class ServiceDesk:
         return json_reply(told.entries if told.is_all else told.entries[0])
 
     async def _delete(self, asked: Asked) -> Reply:
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         kind, address = _kind(asked), asked.path["address"]
-        if self._key(address.partition(":")[0]) != caller.public:
+        if self.key(address.partition(":")[0]) != caller.public:
             raise RequestRefusedError("the service's key is not the signer's", code=403)
         gone = self._keys_of(caller.public, kind, address)
-        written = await self._write(caller, remove=gone)
+        written = await self.write(caller, remove=gone)
         self.counters["deleted"] += len(written.removed)
         return TRUE
 
     async def _deregister(self, asked: Asked) -> Reply:
         """A monitor's word ends services, until their keys list them again."""
-        monitor = self._callers.prove_monitor(asked.scope, asked.body)
-        self._rates.take(monitor.public)
-        kind = asked.path["kind"]
-        words = {word: self._key(word.partition(":")[0]) for word in read_keys(asked.body)}
-        if monitor.nonce is not None:  # first: of a batch, each write stands by itself
-            await self._write(monitor)
-        written = await self.directory.write(
+        monitor, kind = self.monitor(asked), asked.path["kind"]
+        words = {word: self.key(word.partition(":")[0]) for word in read_keys(asked.body)}
+        await self.end(
+            monitor,
             [
                 RegistryWrite(subject, remove=self._keys_of(subject, kind, word))
                 for word, subject in sorted(words.items())
-            ]
+            ],
         )
-        self.counters["deregistered"] += sum(len(one.removed) for one in written)
         return TRUE
 
     def _keys_of(self, subject: bytes, kind: str, address: str) -> tuple[bytes, ...]:
@@ -186,7 +156,7 @@ class ServiceDesk:
         kind, address = _kind(asked), asked.path["address"]
         rows = [
             row
-            for row in self.shelf.of(self._key(address.partition(":")[0]), kind)
+            for row in self.shelf.of(self.key(address.partition(":")[0]), kind)
             if ":" not in address or row.entry.address == address
         ]
         if kind == ANY_TYPE:
@@ -200,36 +170,11 @@ class ServiceDesk:
 
     async def _uptime_rows_of(self, asked: Asked) -> Reply:
         wanted = read_json(_uptimes_asked, asked.body)
-        return await self._uptimes_of({bytes(self._key(word)) for word in wanted.pks}, wanted.v)
+        return await self._uptimes_of({bytes(self.key(word)) for word in wanted.pks}, wanted.v)
 
     async def _uptimes_of(self, subjects: Collection[bytes] | None, version: str) -> Reply:
         self.counters["read"] += 1
         return json_reply(await self._uptimes.rows(subjects, version=version))
-
-    async def _nonce(self, asked: Asked) -> Reply:
-        try:
-            public = self._key(asked.path["key"])
-        except RequestRefusedError as bad:
-            return json_reply({"error": {"message": str(bad), "code": 400}}, 400)
-        nonce = await self.directory.next_nonce(public)
-        return json_reply({"edge": public.hex(), "next_nonce": nonce})
-
-    async def _health(self, asked: Asked) -> Reply:
-        return json_reply(
-            {
-                "service_name": "service-discovery",
-                "build_info": {"version": self._info.version},
-                "started_at": self._started_at,
-                "dmsg_address": "",
-                "dmsg_servers": [],
-                "network": self._info.network,
-                "services": self.shelf.counts(),
-                "trouble": self.directory.trouble,
-            }
-        )
-
-    def _key(self, text: str) -> PubKey:
-        return self._callers.key(text)
 
 
 def _kind(asked: Asked) -> str:

@@ -50,9 +50,5 @@ PATHS: Final[Mapping[str, Mapping[str, Any]]] = described(
                 "Return how much some keys were seen.", {200: "rows", 400: "malformed"}
             ),
         },
-        "/security/nonces/{key}": {
-            "get": operation("Return a key's next nonce.", {200: "it", 400: "no key"})
-        },
-        "/health": {"get": operation("Tell how the service is.", {200: "it"})},
     }
 )

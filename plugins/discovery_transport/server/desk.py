@@ -8,7 +8,6 @@ memory; every accepted write is one round trip, its nonce, its entries and its h
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,22 +24,20 @@ from discovery_transport.server.told import (
     read_signed,
     read_words,
 )
-from skycore.contracts.registry import Listed, RegistryWrite, RegistryWritten
-from skycore.contracts.runtime import Clock, NodeInfo
+from skycore.contracts.registry import Listed, RegistryWrite
+from skycore.contracts.runtime import Clock, Identity, NodeInfo
 from skycore.discovery.answers import (
     Asked,
-    Desk,
     ErrorShape,
-    Handler,
     Reply,
     holds,
     json_reply,
     takes_gzip,
 )
-from skycore.discovery.callers import Caller, Callers
+from skycore.discovery.callers import Caller
+from skycore.discovery.desk import Route, ServerDesk
 from skycore.discovery.directory import Directory
-from skycore.discovery.quotas import SourceQuotas
-from skycore.discovery.serving import CallerRates, Uptimes, once_loaded, started_at
+from skycore.discovery.serving import Uptimes
 from skycore.errors import RequestRefusedError
 from skycore.model.keys import PubKey
 
@@ -57,39 +54,34 @@ RECORD_SEQ: Final = b"sky-record-seq"
 """By it an edge sees that its own DHT record keeps its listing alive, and rests (L12)."""
 
 
-class TransportDesk:
-    """Answers requests. `app` is the ASGI application."""
+class TransportDesk(ServerDesk):
+    """Lists transports. It counts requests as `registered`, `unchanged`, `deleted`, `beats`,
+    `read`, `not_modified`, too.
+    """
+
+    table = "transport-discovery"
+    name = "tpd"
+    salt = b"tp"
+    shape = ErrorShape.TEXT
+    settings: TransportServerSettings
 
     def __init__(
         self,
         settings: TransportServerSettings,
         directory: Directory,
         fleet: Fleet,
-        callers: Callers,
+        identity: Identity,
         info: NodeInfo,
         clock: Clock,
     ) -> None:
-        self.settings = settings
-        self.directory = directory
+        super().__init__(settings, directory, identity, info, clock)
         self.fleet = fleet
-        self.counters: Counter[str] = Counter()
-        """Requests by how they ended: `registered`, `unchanged`, `deleted`, `deregistered`,
-        `beats`, `read`, `not_modified`, and `refused_STATUS`."""
         self.record_seq: Callable[[bytes], int] = lambda subject: 0
         """Which seq of a subject's own DHT record its listing was taken from; 0: from none."""
-        self._callers = callers
-        self._clock = clock
-        self._info = info
-        self._started_at = started_at(clock)
-        self._rates = CallerRates(
-            settings.requests_per_minute, settings.burst, settings.callers_remembered_max, clock
-        )
-        self._quotas = SourceQuotas(settings, directory, clock)
         self._uptimes = Uptimes(directory, clock)
-        routes = once_loaded(self._routes(), directory)
-        self.app = Desk(ErrorShape.TEXT, [(m, p, self._counted(h)) for m, p, h in routes])
 
-    def _routes(self) -> Iterable[tuple[str, str, Handler]]:
+    def routes(self) -> Iterable[Route]:
+        """List, unlist, read."""
         return (
             ("POST", "/transports", self._register_signed),
             ("POST", "/v3/transports", self._register),
@@ -107,44 +99,27 @@ class TransportDesk:
             ("GET", "/v4/update", self._beat),
             ("GET", "/uptimes", self._uptime_rows),
             ("POST", "/statuses", self._gone),
-            ("GET", "/security/nonces/{key}", self._nonce),
-            ("GET", "/health", self._health),
         )
 
-    def _counted(self, handler: Handler) -> Handler:
-        async def counting(asked: Asked) -> Reply:
-            try:
-                return await handler(asked)
-            except RequestRefusedError as refused:
-                self.counters[f"refused_{refused.code}"] += 1
-                raise
+    def listed(self) -> tuple[str, Mapping[str, Any]]:
+        """Count the transports, and those that one edge alone lists."""
+        count = len(self.fleet)
+        return f"{count} transports", {"transports": count, "one_sided": self.fleet.one_sided}
 
-        return counting
-
-    # --- who asks -------------------------------------------------------------------------------
-
-    def _proven(self, asked: Asked) -> Caller:
-        caller = self._callers.prove(asked.scope, asked.body)
-        self._rates.take(caller.public)
-        return caller
-
-    async def _write(self, caller: Caller, **said: Any) -> RegistryWritten:
-        """Do what a caller says of itself, and use its nonce up, in one round trip."""
-        write = RegistryWrite(caller.public, nonce=caller.nonce, **said)
-        with self._quotas.admit(caller.public, caller.host, write.put):
-            (written,) = await self.directory.write((write,))
-            return self._rates.settle(caller.public, written)
+    def health(self) -> Mapping[str, Any]:
+        """Count keys and transports."""
+        return {"subjects": len(self.directory), "transports": len(self.fleet)}
 
     async def _seen(self, asked: Asked) -> None:
         """Count what is read; upstream's clients sign some of it, and count on their nonce."""
         self.counters["read"] += 1
-        if self._callers.signs(asked.scope):
-            await self._write(self._proven(asked))
+        if self.signs(asked):
+            await self.write(self.proven(asked))
 
     # --- listing --------------------------------------------------------------------------------
 
     async def _register(self, asked: Asked) -> Reply:
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         told = read_entries(asked.body)
         put = self._checked(told, caller)
         await self._list(caller, put)
@@ -152,7 +127,7 @@ class TransportDesk:
 
     async def _register_signed(self, asked: Asked) -> Reply:
         """The older form; answers what it was told, or (?sync=true) the whole network."""
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         told = read_signed(asked.body)
         is_sync = asked.query.get("sync") == "true"
         await self._list(caller, self._checked([one.entry for one in told], caller))
@@ -171,57 +146,54 @@ class TransportDesk:
         raise RequestRefusedError(f"more than {most} transports", code=413)
 
     async def _list(self, caller: Caller, put: tuple[Listed, ...]) -> None:
-        written = await self._write(
+        written = await self.write(
             caller, put=put, lifetime_s=self.settings.entry_lifetime_s, beat=True
         )
         self.counters["registered" if written.changed else "unchanged"] += 1
 
     async def _delete(self, asked: Asked) -> Reply:
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         key = _id(asked.path["id"])
         row = self.fleet.row(key)
         if row is None:
-            await self._write(caller)  # so that a replay is told as one
+            await self.write(caller)  # so that a replay is told as one
             raise RequestRefusedError("transport not found", code=404)
         if caller.public.hex() not in row.edges:
             raise RequestRefusedError("the key that deletes is none of its edges", code=400)
-        written = await self._write(caller, remove=(key,))
+        written = await self.write(caller, remove=(key,))
         self.counters["deleted"] += len(written.removed)
         return Reply(b"transport deleted", kind="text/plain; charset=utf-8")
 
     async def _delete_batch(self, asked: Asked) -> Reply:
-        caller = self._proven(asked)
+        caller = self.proven(asked)
         words = read_words(asked.body)
         if len(words) > self.settings.transports_max:
             raise RequestRefusedError("too many ids", code=413)
         own = {entry.key for entry in self.directory.of(caller.public).entries}
-        written = await self._write(caller, remove=tuple(k for k in ids_in(words) if k in own))
+        written = await self.write(caller, remove=tuple(k for k in ids_in(words) if k in own))
         deleted = len(written.removed)
         self.counters["deleted"] += deleted
         return json_reply({"deleted": deleted, "skipped": len(words) - deleted})
 
     async def _deregister(self, asked: Asked) -> Reply:
         """A monitor's word ends a transport for both edges, until one of them lists it again."""
-        monitor = self._callers.prove_monitor(asked.scope, asked.body)
-        self._rates.take(monitor.public)
+        monitor = self.monitor(asked)
         words = read_words(asked.body)
         keys = ids_in(words)
         if len(keys) < len(set(words)) or len(keys) > self.settings.transports_max:
             raise RequestRefusedError("the body is no list of transport ids", code=400)
-        if monitor.nonce is not None:  # first: of a batch, each write stands by itself
-            await self._write(monitor)
         by_subject: dict[bytes, list[bytes]] = {}
         for key in keys:
             for subject in self.directory.having(key):
                 by_subject.setdefault(subject, []).append(key)
-        await self.directory.write(
-            [RegistryWrite(subject, remove=tuple(those)) for subject, those in by_subject.items()]
+        await self.end(
+            monitor,
+            [RegistryWrite(subject, remove=tuple(those)) for subject, those in by_subject.items()],
         )
-        self.counters["deregistered"] += sum(map(len, by_subject.values()))
         return NULL
 
     async def _beat(self, asked: Asked) -> Reply:
-        await self._write(self._proven(asked), beat=True)
+        await self.write(self.proven(asked), beat=True)
         self.counters["beats"] += 1
         return NULL
 
@@ -310,33 +282,11 @@ class TransportDesk:
     async def _gone(self, asked: Asked) -> Reply:
         raise RequestRefusedError("transports tell no statuses any more", code=410)
 
-    async def _nonce(self, asked: Asked) -> Reply:
-        try:
-            public = self._callers.key(asked.path["key"])
-        except RequestRefusedError as bad:
-            return json_reply({"error": {"message": str(bad), "code": 400}}, 400)
-        nonce = await self.directory.next_nonce(public)
-        return json_reply({"edge": public.hex(), "next_nonce": nonce})
-
-    async def _health(self, asked: Asked) -> Reply:
-        told: Mapping[str, Any] = {
-            "service_name": "transport-discovery",
-            "build_info": {"version": self._info.version},
-            "started_at": self._started_at,
-            "dmsg_address": "",
-            "dmsg_servers": [],
-            "network": self._info.network,
-            "subjects": len(self.directory),
-            "transports": len(self.fleet),
-            "trouble": self.directory.trouble,
-        }
-        return json_reply(told)
-
     def _key(self, asked: Asked) -> PubKey:
         """Return a key of a path. One of another suite is a key too, which lists nothing here."""
         text = asked.path["key"]
         try:
-            return self._callers.key(text)
+            return self.key(text)
         except RequestRefusedError:
             if not is_key(text) or len(text) < FOREIGN_DIGITS_MIN:
                 raise

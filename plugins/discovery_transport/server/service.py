@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from contextlib import asynccontextmanager
 
 from discovery_transport.server.desk import TransportDesk
 from discovery_transport.server.fleet import Fleet
@@ -14,51 +13,22 @@ from discovery_transport.server.told import entries_in, entries_of
 from skycore import Live
 from skycore.contracts.dht import Mirror
 from skycore.contracts.discovery import EntrySource
-from skycore.contracts.http import AsgiApp, HttpRoutes, RouteOptions
+from skycore.contracts.http import HttpRoutes
 from skycore.contracts.namespace import Namespaces
 from skycore.contracts.publish import Publisher
 from skycore.contracts.registry import Registry
 from skycore.contracts.runtime import Clock, Entropy, Files, Identity, NodeInfo, Workers
-from skycore.contracts.status import Status, StatusSource
+from skycore.contracts.status import StatusSource
 from skycore.contracts.store import Items
-from skycore.discovery.answers import ErrorShape, problem_in
-from skycore.discovery.callers import Callers
 from skycore.discovery.directory import open_directory
-from skycore.discovery.feeding import Feeding, Outlet, open_feeding
-from skycore.discovery.serving import judged
-from skycore.discovery.taking import Taking, open_taking
+from skycore.discovery.exchange import Exchange, ServerRoutes, ServerStatus, exchanging
+from skycore.discovery.feeding import Outlet
 
-__all__ = ["TABLE", "TransportExchange", "open_desk", "open_exchange", "open_routes", "open_status"]
-
-TABLE: Final = "transport-discovery"
-SALT: Final = b"tp"
-NAME: Final = "tpd"
+__all__ = ["TransportExchange", "open_desk", "open_exchange", "open_routes", "open_status"]
 
 
-class TransportExchange:
-    """What passes between the server's table and the DHT; None where a setting forbids it."""
-
-    def __init__(self, feeding: Feeding | None, taking: Taking | None) -> None:
-        self.feeding = feeding
-        self.taking = taking
-
-
-class _Routes:
-    """`contracts.http.HttpRoutes`."""
-
-    name = NAME
-    paths = PATHS
-
-    def __init__(self, desk: TransportDesk) -> None:
-        settings = desk.settings
-        self.prefix = settings.prefix
-        self.app: AsgiApp = desk.app
-        self.options = RouteOptions(
-            etags=True,
-            body_bytes_max=settings.body_bytes_max,
-            unlimited=("/health", "/security/nonces"),
-            problem=problem_in(ErrorShape.TEXT),
-        )
+class TransportExchange(Exchange):
+    """Between this table and the DHT: what wiring knows it by."""
 
 
 @asynccontextmanager
@@ -71,22 +41,22 @@ async def open_desk(
     workers: Workers,
 ) -> AsyncIterator[TransportDesk]:
     """Hold the table in memory and answer from it."""
-    callers = Callers(identity, settings)
-    async with open_directory(registry, TABLE, clock, sweep_s=settings.sweep_s) as directory:
+    async with open_directory(
+        registry, TransportDesk.table, clock, sweep_s=settings.sweep_s
+    ) as directory:
         with directory.subscribe() as changes:
             fleet = Fleet(directory, changes, workers)
-            yield TransportDesk(settings, directory, fleet, callers, info, clock)
+            yield TransportDesk(settings, directory, fleet, identity, info, clock)
 
 
 @asynccontextmanager
 async def open_routes(desk: TransportDesk) -> AsyncIterator[HttpRoutes]:
     """Serve."""
-    yield _Routes(desk)
+    yield ServerRoutes(desk, PATHS, body_bytes_max=desk.settings.body_bytes_max)
 
 
 @asynccontextmanager
 async def open_exchange(
-    settings: TransportServerSettings,
     desk: TransportDesk,
     publisher: Publisher,
     items: Items,
@@ -99,45 +69,13 @@ async def open_exchange(
     files: Files,
 ) -> AsyncIterator[TransportExchange]:
     """Keep table and DHT in step, off every request's path."""
-    feeding, taking = None, None
-    async with AsyncExitStack() as stack:
-        if settings.feed:
-            outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy, files)
-            feeding = await stack.enter_async_context(
-                open_feeding(
-                    desk.directory, SALT, entries_of, outlet, name=NAME, verify_s=settings.verify_s
-                )
-            )
-        if settings.take:
-            taking = await stack.enter_async_context(
-                open_taking(desk.directory, SALT, sources, entries_in, clock, entropy, name=NAME)
-            )
-            desk.record_seq = taking.seq_of
-        yield TransportExchange(feeding, taking)
-
-
-class _Status:
-    name = "transport_discovery"
-
-    def __init__(self, desk: TransportDesk, exchange: TransportExchange) -> None:
-        self._desk = desk
-        self._exchange = exchange
-
-    async def status(self) -> Status:
-        """Return what is listed, how requests ended, and whether the DHT says the same."""
-        desk, fleet, directory = self._desk, self._desk.fleet, self._desk.directory
-        fields: dict[str, Any] = {
-            "subjects": len(directory),
-            "transports": len(fleet),
-            "one_sided": fleet.one_sided,
-            "requests": dict(sorted(desk.counters.items())),
-            "table_age_s": round(directory.age_s, 1) if directory.is_loaded else None,
-        }
-        for part in (self._exchange.feeding, self._exchange.taking):
-            fields |= part.status_fields() if part else {}
-        told = f"{len(fleet)} transports of {len(directory)} keys"
-        health, summary = judged(directory, told, fields.get("feed_trouble", ""))
-        return Status(health, summary, fields)
+    outlet = Outlet(publisher, items, mirrors, namespaces, identity, clock, entropy, files)
+    async with exchanging(
+        TransportExchange, desk, outlet, sources, entries_of, entries_in
+    ) as exchange:
+        if exchange.taking:
+            desk.record_seq = exchange.taking.seq_of
+        yield exchange
 
 
 @asynccontextmanager
@@ -145,4 +83,4 @@ async def open_status(
     desk: TransportDesk, exchange: TransportExchange
 ) -> AsyncIterator[StatusSource]:
     """Say how the server is."""
-    yield _Status(desk, exchange)
+    yield ServerStatus(desk, exchange)
