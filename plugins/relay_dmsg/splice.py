@@ -67,10 +67,11 @@ class Splice:
         try:
             while data := await source.receive(CHUNK_MAX):
                 await target.send(data)
+                now = self._clock.now()
+                wait_s = meter.take(len(data), now)
                 self.moved += len(data)
-                self.moved_at = self._clock.now()
+                self.moved_at = max(self.moved_at, now + wait_s)  # who is made to wait is not idle
                 self._count(len(data))
-                wait_s = meter.take(len(data), self.moved_at)
                 if wait_s:
                     await anyio.sleep(wait_s)
             await target.send_eof()

@@ -30,7 +30,7 @@ from skycore.contracts.runtime import Clock, Entropy, Files, Identity, Lifecycle
 from skycore.contracts.status import Health, Status, StatusSource
 from skycore.contracts.streams import Streams
 from skycore.contracts.transport import Transports, TransportType
-from skycore.errors import ConfigError
+from skycore.errors import ConfigError, StoreError
 from skycore.model.keys import PubKey, short
 
 __all__ = [
@@ -127,7 +127,10 @@ async def open_client(
 
         def changed() -> None:
             teller.change()
-            files.write(SERVERS_FILE, servers.dump())
+            try:
+                files.write(SERVERS_FILE, servers.dump())
+            except StoreError as bad:  # a full disk ends no session
+                log.warning("servers are not remembered error=%r", str(bad))
 
         client = DmsgClient(
             settings, door, carrier, transports, servers, finder, identity, clock, entropy, tasks,
@@ -169,12 +172,12 @@ def _known(
         key, endpoint = parse_server(identity.network.suite, text)
         if key != identity.public:
             servers.learn(key, endpoint, configured=True)
-    saved = files.read(SERVERS_FILE)
-    if saved:
-        try:
+    try:
+        saved = files.read(SERVERS_FILE)
+        if saved:
             log.info("servers remembered count=%d", servers.load(saved))
-        except ConfigError as bad:
-            log.warning("cannot read %s error=%r", SERVERS_FILE, str(bad))
+    except (ConfigError, StoreError) as bad:
+        log.warning("cannot read %s error=%r", SERVERS_FILE, str(bad))
     return servers
 
 

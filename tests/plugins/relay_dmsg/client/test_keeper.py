@@ -9,7 +9,7 @@ from relay_dmsg.client.keeper import PULSE_S
 from relay_dmsg.client.service import SERVERS_FILE
 from relay_dmsg.client.source import AttachedServers
 from skycore.contracts.discovery import Record, Records
-from skycore.errors import DiscoveryError
+from skycore.errors import DiscoveryError, StoreError
 from skycore.model.entries import DmsgClient, DmsgEntry, DmsgServerEntry
 
 FAR = 4_000_000_000
@@ -274,3 +274,20 @@ async def test_c40_a_crashed_server_that_was_remembered_as_the_best_delays_nothi
     await anyio.sleep(3_600)
     assert attached(again) == {bench.key("better")} or attached(again) == {bench.key("good")}
     assert again.links.ensured.count(bench.key("gone")) <= 1
+
+
+async def test_q5_a_full_disk_ends_no_session(bench, monkeypatch):
+    """What worked is not remembered then; nothing else is lost by it."""
+    for name in ("one", "two"):
+        await bench.server(name)
+
+    def full(name, data):
+        raise StoreError("no space left on the device")
+
+    monkeypatch.setattr(bench.files, "write", full)
+    door = await bench.client("alice", "one", "two")
+    await bench.until(lambda: len(attached(door)) == 2)
+    bench.exchange.stop(bench.key("one"))
+    await bench.until(lambda: len(attached(door)) == 1)
+    bench.exchange.down.discard(bench.key("one"))
+    await bench.until(lambda: len(attached(door)) == 2, limit_s=30)

@@ -219,3 +219,19 @@ async def test_no_dial_through_another_relay(bench, tasks):
     relay.links.links[bench.key("alice")] = types.SimpleNamespace(type=KIND, host="")
     _, answer = await bench.dial("alice", "bob")
     assert answer.code == Code.NOT_ALLOWED and relay.counters["refused_not_allowed"] == 1
+
+
+async def test_t2294_who_is_made_to_wait_for_his_bytes_is_not_idle(bench, tasks):
+    """Many streams of one key share its rate: each waits for long, and none is reaped for it."""
+    relay = await bench.server(bytes_per_s=1_000, idle_s=60)
+    far = await attached(bench, tasks, "bob")
+    for _ in range(4):
+        stream, answer = await bench.dial("alice", "bob")
+        assert answer.code == Code.ACCEPTED
+        await stream.send(bytes(CHUNK_MAX))
+    await anyio.sleep(90)
+    assert len(relay.splices) == 4 and not relay.counters["reaped"]
+    for end in far:
+        assert await end.receive()
+    await anyio.sleep(4 * CHUNK_MAX / 1_000 + 120)
+    assert relay.counters["reaped"] == 4
