@@ -45,6 +45,11 @@ class Publisher(Protocol):
     `NotAuthorisedError` for a subject that is not ours and for which there is no delegation.
     """
 
+    def mirrors_until(self, salt: bytes) -> int:
+        """Return until when (Unix seconds) the network's authority lets this node publish under a
+        salt for any subject, as far as is known now; 0: it does not."""
+        ...
+
     async def publish(self, fact: Fact, *, cas: int | None = None) -> Published:
         """Publish one fact."""
         ...

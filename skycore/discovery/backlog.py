@@ -80,6 +80,11 @@ class Backlog:
         self._taken = {}
 
     @property
+    def is_well(self) -> bool:
+        """Whether nothing that was tried has come to nothing."""
+        return not self._taken and not self._resting
+
+    @property
     def taken(self) -> int:
         """How many were taken and are not done."""
         return len(self._taken)

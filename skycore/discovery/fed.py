@@ -2,15 +2,22 @@
 
 Why a list of its own, over restarts: this node publishes other things under the same salts, too (an
 imported recording, a record put by hand), and a service that lists none of those must not delete
-them. Lost marks cost little: such a record ends with its lease.
+them.
+
+Why marked before it is published, and not after: a process may die in between, and then nobody
+would know that the record is ours to take back; it would stand until its lease ends. A mark without
+a record does no harm: there is nothing to take back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
+from itertools import islice
 from typing import Final
 
 from skycore.contracts.runtime import Files
+from skycore.errors import StoreError
 
 __all__ = ["FedSubjects"]
 
@@ -33,16 +40,27 @@ class FedSubjects:
         """Return whether the feeding published this subject, now or in an earlier run."""
         return _mark(subject) in self._marks
 
-    def note(self, subject: bytes, *, stands: bool) -> None:
-        """Note that a record was published, or taken back."""
-        mark = _mark(subject)
-        if stands == (mark in self._marks) or (stands and len(self._marks) >= MARKS_MAX):
-            return
-        (self._marks.add if stands else self._marks.discard)(mark)
-        self._is_saved = False
+    def begin(self, subjects: Iterable[bytes]) -> None:
+        """Mark subjects that are about to be published, and save. Raises `StoreError`."""
+        wanted = {_mark(subject) for subject in subjects} - self._marks
+        fresh = set(islice(wanted, max(0, MARKS_MAX - len(self._marks))))
+        if fresh:
+            self._marks |= fresh
+            self._is_saved = False
+            try:
+                self.save()
+            except StoreError:
+                self._marks -= fresh
+                raise
+
+    def end(self, subject: bytes) -> None:
+        """Note that a record was taken back; saved with the next ones."""
+        if (mark := _mark(subject)) in self._marks:
+            self._marks.discard(mark)
+            self._is_saved = False
 
     def save(self) -> None:
-        """Write what changed since the last time."""
+        """Write what changed since the last time. Raises `StoreError`; then the next one tries."""
         if not self._is_saved:
             self._files.write(self._name, b"".join(sorted(self._marks)))
             self._is_saved = True

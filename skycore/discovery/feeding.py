@@ -11,32 +11,31 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
-from skycore.contracts.dht import CopyingMirror, Mirror
-from skycore.contracts.namespace import Namespaces
-from skycore.contracts.publish import Fact, Published, Publisher
+from skycore.contracts.dht import CopyingMirror
+from skycore.contracts.publish import Fact, Published
 from skycore.contracts.registry import Listing
-from skycore.contracts.runtime import Clock, Entropy, Files, Identity
-from skycore.contracts.store import Items
 from skycore.discovery.backlog import Backlog
 from skycore.discovery.directory import Directory
 from skycore.discovery.doubts import Doubts
 from skycore.discovery.fed import FedSubjects
 from skycore.discovery.holding import Holding
+from skycore.discovery.outlet import Outlet
 from skycore.discovery.published import PublishedSubjects, digest_of
+from skycore.discovery.rights import Right
 from skycore.errors import (
     ItemError,
     NamespaceError,
     NotAuthorisedError,
     NotClosestError,
     SkycoreError,
+    StoreError,
 )
 from skycore.model.keys import short
 from skycore.tasks import backoff_s, every
@@ -65,21 +64,6 @@ LOOKS_WHILE_DIFFERENT: Final = 6
 _WORDS: Final = ("published", "unchanged", "deleted", "refused", "failed", "repaired")
 
 
-@dataclass(frozen=True)
-class Outlet:
-    """What a feeding publishes with: parts that any factory can ask for."""
-
-    publisher: Publisher
-    items: Items
-    mirrors: Iterable[Mirror]
-    """`Live[Mirror]`."""
-    namespaces: Namespaces
-    identity: Identity
-    clock: Clock
-    entropy: Entropy
-    files: Files
-
-
 class Feeding:
     """One directory's way to the mirrors, under one salt. Made by `open_feeding`."""
 
@@ -93,13 +77,14 @@ class Feeding:
         self.differences = 0
         """Subjects whose published record is not what the directory lists, at the last look."""
         self.trouble = ""
-        """Why nothing is published now; empty while something is."""
+        """Why something is not published now that could be; empty where all is."""
         self.hint = ""
         self._directory = directory
         self._make_body = make_body
         self._outlet = outlet
         self._published = PublishedSubjects(outlet.items, salt, outlet.identity.public)
-        self.fed = FedSubjects(outlet.files, salt)
+        self._fed = FedSubjects(outlet.files, salt)
+        self._right = Right(outlet.publisher, outlet.identity, outlet.clock, salt)
         self._dice = outlet.entropy.random()
         self._backlog = Backlog(outlet.clock)
         self._failures = 0
@@ -136,10 +121,12 @@ class Feeding:
             "verified_s_ago": age,
             "feed_waiting": self.waiting,
             "feed_lag_s": round(self.lag_s, 1),
+            "feed_right_s": self._right.left_s(),
             **{f"feed_{word}": self.counters[word] for word in _WORDS},
         }
-        if not tuple(self._outlet.mirrors):
-            fields["feed_note"] = NO_MIRROR
+        notes = (self._right.note(), "" if tuple(self._outlet.mirrors) else NO_MIRROR)
+        if any(notes):
+            fields["feed_note"] = "; ".join(note for note in notes if note)
         if self.trouble:
             fields["feed_trouble"] = self.trouble
             fields["feed_hint"] = self.hint
@@ -149,6 +136,11 @@ class Feeding:
                 for subject, why in list(self._refused.items())[:SHOWN_MAX]
             ]
         return fields
+
+    def close(self) -> None:
+        """Save what was taken back lately; a mark too many does no harm."""
+        with suppress(StoreError):
+            self._fed.save()
 
     # --- what changes ----------------------------------------------------------------------------
 
@@ -184,9 +176,10 @@ class Feeding:
         """Publish one batch; False where it came to nothing for all alike."""
         backlog = self._backlog
         try:
+            self._mark(facts)
             await self._send(facts)
         except NotAuthorisedError as refused:
-            self._fail(str(refused), self._how_to_authorise())
+            self._fail(str(refused), self._right.how_to_get_one())
             return False
         except SkycoreError as trouble:
             self._fail(str(trouble), trouble.hint)
@@ -196,9 +189,19 @@ class Feeding:
                 backlog.rest(self._pause_s())
             else:
                 self._failures = 0
+            if backlog.is_well:
+                self.trouble = self.hint = ""
             return True
         finally:
             backlog.put_back()
+
+    def _mark(self, facts: Sequence[Fact]) -> None:
+        """Before anything is published: whoever is new, and those who wait behind them as well."""
+        listed = [fact.subject for fact in facts if fact.v is not None and fact.subject]
+        if any(subject not in self._fed for subject in listed):
+            self._fed.begin(
+                [*listed, *(s for s in self._backlog.waiting() if s in self._directory)]
+            )
 
     def _batch(self) -> list[Fact]:
         """Take facts for the oldest of what waits, as the directory has them now."""
@@ -222,7 +225,12 @@ class Feeding:
     def _value(self, subject: bytes) -> bytes | None:
         """Return what should be published of a subject. Raises `NamespaceError`."""
         listing = self._directory.of(subject)
-        body = self._make_body(listing) if listing.entries else None
+        try:
+            body = self._make_body(listing) if listing.entries else None
+        except SkycoreError:
+            raise
+        except Exception as bug:  # one row that nobody foresaw must not end the part
+            raise NamespaceError(f"it cannot be read ({type(bug).__name__}: {bug})") from bug
         if body is None:
             return None
         namespace = self._outlet.namespaces.find(self.salt)
@@ -262,9 +270,9 @@ class Feeding:
             self._fail(why, "")
             return
         self._backlog.done(subject)
-        self.fed.note(subject, stands=fact.v is not None)
+        if fact.v is None:
+            self._fed.end(subject)
         self._refused.pop(subject, None)
-        self.trouble = self.hint = ""
         word = "unchanged" if done.unchanged else "deleted" if fact.v is None else "published"
         self.counters[word] += 1
         if not self._backlog.waits(subject):
@@ -287,19 +295,6 @@ class Feeding:
             log.warning("not published name=%s waiting=%d: %s", self.name, self.waiting, why)
         self.trouble, self.hint = why, hint
 
-    def _how_to_authorise(self) -> str:
-        identity, salt = self._outlet.identity, self.salt.decode(errors="replace")
-        if identity.network.authority is None:
-            return (
-                "this network has no authority that could let this node publish of others:"
-                " `skynode network new` founds one that has; or set feed = false"
-            )
-        key = identity.public.hex()
-        return (
-            f"where the network's authority is: `skynode network delegate {key} --salt {salt}`;"
-            " add what it prints to [publisher] delegations here"
-        )
-
     # --- comparing -------------------------------------------------------------------------------
 
     async def verify(self) -> None:
@@ -309,7 +304,6 @@ class Feeding:
         """
         if self._directory.trouble or not self._directory.is_loaded:
             return
-        self.fed.save()
         self._refresh()
         for mirror in tuple(self._outlet.mirrors):
             if isinstance(mirror, CopyingMirror):
@@ -325,6 +319,7 @@ class Feeding:
         self._want(stray)
         self.differences, self._different = len(different), different[:SHOWN_MAX]
         self._verified_at = self._outlet.clock.now()
+        self._fed.save()
 
     def _refresh(self) -> None:
         """Hand everything to the publisher again: now and then, and when a mirror came up."""
@@ -345,13 +340,15 @@ class Feeding:
         for subject in self._expected.keys() - listed:
             del self._expected[subject]
         different = []
-        ours = [subject for subject in self._published.subjects(now_s) if subject in self.fed]
-        for number, subject in enumerate(sorted(listed.union(ours))):
+        ours = self._published.subjects(now_s)
+        stale = {subject for subject in ours if subject not in listed and subject in self._fed}
+        for number, subject in enumerate(sorted(listed | stale)):
             if number % BATCH_SUBJECTS == BATCH_SUBJECTS - 1:
                 await anyio.lowlevel.checkpoint()
             if subject in self._elsewhere:
                 continue
-            if self._expect(subject) != self._published.digest(subject, now_s):
+            # a mark outlives its listing until the deletion was taken, wherever a crash came
+            if subject in stale or self._expect(subject) != self._published.digest(subject, now_s):
                 different.append(subject)
         return different
 
@@ -395,5 +392,5 @@ async def open_feeding(
         try:
             yield feeding
         finally:
-            feeding.fed.save()
             tasks.cancel_scope.cancel()
+            feeding.close()

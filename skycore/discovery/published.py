@@ -98,9 +98,7 @@ class PublishedSubjects:
         return row.value_digest if row is not None and row.until_s > now_s else b""
 
     def subjects(self, now_s: int) -> Collection[bytes]:
-        """Return for whom a record of ours stands, as of the last look."""
+        """Return of whom a record or a deletion of ours stands, as of the last look."""
         return [
-            subject
-            for subject, row in self._rows.items()
-            if row.is_ours and row.value_digest and row.until_s > now_s
+            subject for subject, row in self._rows.items() if row.is_ours and row.until_s > now_s
         ]

@@ -238,7 +238,7 @@ class Taking:
         if lifetime_s <= 0:
             return None
         try:
-            put = tuple(self._make_entries(record))
+            put = self._entries_in(record)
         except NamespaceError as bad:
             self._refuse(record.subject, str(bad))
             return None
@@ -252,6 +252,14 @@ class Taking:
             beat=True,
         )
         return _Told(write, record.until_s)
+
+    def _entries_in(self, record: Record) -> tuple[Listed, ...]:
+        try:
+            return tuple(self._make_entries(record))
+        except SkycoreError:
+            raise
+        except Exception as bug:  # one record that nobody foresaw must not end the part
+            raise NamespaceError(f"it cannot be read ({type(bug).__name__}: {bug})") from bug
 
     def _refuse(self, subject: bytes, why: str) -> None:
         self.counters["refused"] += 1

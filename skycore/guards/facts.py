@@ -166,6 +166,19 @@ class Planner:
             )
         return max(fitting, key=lambda token: (token.issuer == subject, token.until))
 
+    def mirrors_until(self, salt: bytes) -> int:
+        """Return until when the authority lets us speak for anybody under a salt; 0: never."""
+        authority = self._identity.network.authority
+        ends = [
+            token.until
+            for token in self._delegations
+            if token.delegate == self._identity.public
+            and token.salt == salt
+            and authority is not None
+            and token.issuer == authority
+        ]
+        return max(ends, default=0)
+
     def plant(self, plan: Plan) -> Tree | None:
         """Check the value against its namespace; return its tree if it stands in blocks.
 

@@ -121,6 +121,10 @@ class _Publisher:
         self._busy: set[bytes] = set()
         self._freed = anyio.Event()
 
+    def mirrors_until(self, salt: bytes) -> int:
+        """Return until when any subject may be spoken for under a salt."""
+        return self._planner.mirrors_until(salt)
+
     async def publish(self, fact: Fact, *, cas: int | None = None) -> Published:
         """Publish one fact."""
         return (await self._publish([fact], (), cas, None))[0]
