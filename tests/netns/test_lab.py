@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,30 @@ def test_what_is_no_datagram_is_not_broken(frame, where):
     if frame[12:14] != b"\x08\x00" or frame[23:24] != b"\x11":
         assert broken(frame, where) == frame
     assert len(broken(frame, where)) == len(frame)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        ({}, "1 skipped"),
+        ({"CI": "true"}, "1 error"),
+        ({"CI": "true", "SKYCORE_NETNS": "off"}, "1 skipped"),
+    ],
+)
+def test_where_tools_are_missing_it_skips_and_fails_in_ci_alone(tmp_path, said, outcome):
+    known = {k: v for k, v in os.environ.items() if k not in ("CI", "SKYCORE_NETNS")}
+    test = f"{__file__}::TestLab::test_a_command_that_fails_says_why"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        env={**known, **said, "PATH": str(tmp_path)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in done.stdout.splitlines()[-1], done.stdout
+    assert ("not installed: ip, nft" in done.stdout) is ("SKYCORE_NETNS" not in said)
 
 
 def test_what_is_missing_is_said(monkeypatch):
