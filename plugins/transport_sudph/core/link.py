@@ -8,7 +8,7 @@ of its own shows that it works with the installed release:
 - a stream that both ends have from the start, so that the listener may speak first;
 - loss detection that learns how much a way reorders (`core.recovery`);
 - retries that never lie further apart than `RETRY_MAX_S`, so that a healed way is noticed;
-- datagrams of the size that the way carries (`core.mtu`);
+- datagrams of the size that the way carries (`core.sizing`);
 - a dialler that follows a listener whose NAT gave it another address (`_follow`).
 """
 
@@ -18,26 +18,25 @@ from collections import deque
 from typing import Final
 
 from aioquic import tls
+from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     END_STATES,
     MAX_STREAM_DATA_FRAME_CAPACITY,
-    QuicConnection,
     QuicConnectionState,
     QuicNetworkPath,
 )
-from aioquic.quic.packet import QuicFrameType, QuicPacketType
-from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
+from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from skycore.contracts.runtime import Endpoint
 from transport_sudph.core.certificate import ALPN
-from transport_sudph.core.congestion import LossShare
 from transport_sudph.core.kinds import Datagram
-from transport_sudph.core.mtu import MtuSearch
 from transport_sudph.core.recovery import PatientRecovery
+from transport_sudph.core.sizing import SizedConnection
 
 __all__ = ["QuicLink"]
 
@@ -56,7 +55,7 @@ ACK_DELAY_S: Final = 0.004
 """How long an acknowledgement waits for an answer that would carry it; peers expect 25 ms."""
 
 
-class QuicLink(QuicConnection):
+class QuicLink(SizedConnection):
     """A connection. Feed it with `receive`, `tick` and `write`; empty it with `outgoing`.
 
     A dialler calls `connect(address, now)` first. All times are monotonic seconds.
@@ -69,11 +68,7 @@ class QuicLink(QuicConnection):
         original: bytes | None = None,
         retry_source: bytes | None = None,
     ) -> None:
-        super().__init__(
-            configuration=configuration,
-            original_destination_connection_id=original,
-            retry_source_connection_id=retry_source,
-        )
+        super().__init__(configuration, original=original, retry_source=retry_source)
         self.window_bytes = configuration.max_stream_data
         self.idle_s = configuration.idle_timeout
         self.inbox: deque[bytes] = deque()
@@ -90,10 +85,9 @@ class QuicLink(QuicConnection):
         """Why the connection is over; None while it is not."""
         self.issued: list[bytes] = []
         self.retired: list[bytes] = []
-        self.sent_at = self.heard_at = 0.0
+        self.sent_at = 0.0
         self.bytes_sent = self.bytes_lost = 0
         self._ack_delay = ACK_DELAY_S
-        self.mtu = MtuSearch()
         self._loss: PatientRecovery = PatientRecovery(
             initial_rtt=configuration.initial_rtt,
             max_datagram_size=configuration.max_datagram_size,
@@ -101,7 +95,6 @@ class QuicLink(QuicConnection):
             send_probe=self._send_probe,
             next_number=lambda: self._packet_number,
         )
-        self._silences = 0
         self._unacked = 0
         self._local_max_stream_data_bidi_local = min(FIRST_WINDOW, self.window_bytes)
         self._local_max_stream_data_bidi_remote = min(FIRST_WINDOW, self.window_bytes)
@@ -191,11 +184,6 @@ class QuicLink(QuicConnection):
             self._loss._pto_count -= 1
         self._check_size(self.heard_at)
 
-    def _check_size(self, now: float) -> None:
-        lost = self._loss._cc.large_lost if isinstance(self._loss._cc, LossShare) else 0
-        if self.mtu.is_black_hole(now, self._silences, lost):
-            self._resize()
-
     def _take_events(self) -> None:
         while (event := self.next_event()) is not None:
             if isinstance(event, events.StreamDataReceived):
@@ -225,6 +213,8 @@ class QuicLink(QuicConnection):
             return
         if not self._is_client:
             self._get_or_create_stream(QuicFrameType.STREAM_BASE, STREAM)
+        # 48 KiB that only the handshake needed; nothing is written after it
+        self._crypto_buffers = {tls.Epoch.ONE_RTT: Buffer(capacity=1)}
         self.is_up = True
 
     def _over(self, reason: str) -> None:
@@ -363,39 +353,3 @@ class QuicLink(QuicConnection):
             frame.push_uint_var(stream.stream_id or 0)
             frame.push_uint_var(stream.max_stream_data_local)
             stream.max_stream_data_local_sent = stream.max_stream_data_local
-
-    # --- datagram size ---------------------------------------------------------------------------
-
-    def _mtu_probe(self, size: int, now: float) -> list[Datagram]:
-        """Return a padded PING of a size; not in flight, so that its loss slows nothing."""
-        builder = QuicPacketBuilder(
-            host_cid=self.host_cid,
-            peer_cid=self._peer_cid.cid,
-            version=self._version or 1,
-            is_client=self._is_client,
-            max_datagram_size=size,
-            packet_number=self._packet_number,
-            spin_bit=self._spin_bit,
-        )
-        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[tls.Epoch.ONE_RTT])
-        frame = builder.start_frame(
-            QuicFrameType.PING, handler=self._on_mtu_probe, handler_args=(size,)
-        )
-        frame.push_bytes(bytes(builder.remaining_flight_space))
-        if builder._packet is not None:
-            builder._packet.in_flight = False
-        path = self._network_paths[0]
-        return self._flush_builder(builder, path, self._peer_cid.cid, now)
-
-    def _on_mtu_probe(self, delivery: QuicDeliveryState, size: int) -> None:
-        if delivery == QuicDeliveryState.ACKED:
-            self.mtu.answered(size)
-            self._resize()
-        else:
-            self.mtu.lost(self.heard_at, size)
-
-    def _resize(self) -> None:
-        size = self._max_datagram_size = self.mtu.size
-        self._loss._pacer._max_datagram_size = size
-        if isinstance(self._loss._cc, LossShare):
-            self._loss._cc.datagram_size = size

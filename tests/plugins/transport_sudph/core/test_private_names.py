@@ -15,12 +15,14 @@ from aioquic.quic.recovery import QuicPacketRecovery
 
 import transport_sudph.core.link
 import transport_sudph.core.recovery
+import transport_sudph.core.sizing
 from transport_sudph.core.link import QuicLink
 from transport_sudph.core.recovery import PatientRecovery
+from transport_sudph.core.sizing import SizedConnection
 
 CONNECTION = (
     "_ack_delay", "_ack_eliciting_sent_since_receipt", "_add_network_path", "_close_event",
-    "_close_pending", "_cryptos", "_flush_builder", "_get_or_create_stream",
+    "_close_pending", "_crypto_buffers", "_cryptos", "_flush_builder", "_get_or_create_stream",
     "_handshake_confirmed", "_is_client", "_local_max_stream_data_bidi_local",
     "_local_max_stream_data_bidi_remote", "_local_max_streams_bidi", "_local_max_streams_uni",
     "_loss", "_max_datagram_size", "_network_paths", "_on_max_stream_data_delivery",
@@ -69,12 +71,16 @@ def test_a_recovery_has_the_private_name(name):
 
 def test_no_other_private_name_is_used():
     used = set()
-    for module in (transport_sudph.core.link, transport_sudph.core.recovery):
+    for module in (
+        transport_sudph.core.link,
+        transport_sudph.core.recovery,
+        transport_sudph.core.sizing,
+    ):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
                 used.add(node.attr)
     used = {name for name in used if not name.startswith("__")}
-    ours = own_names(QuicLink, PatientRecovery) - {*CONNECTION, *RECOVERY}
+    ours = own_names(QuicLink, SizedConnection, PatientRecovery) - {*CONNECTION, *RECOVERY}
     assert used - ours <= {*CONNECTION, *RECOVERY} | OTHERS
 
 
