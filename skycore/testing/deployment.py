@@ -59,8 +59,11 @@ class Deployment:
         self.named: tuple[str, ...] = ()
         """Settings that every node of this network needs."""
         self.served = tuple(salt for salt in SERVERS if salt in served)
+        self.host = "127.0.0.1"
+        """Where the mirror listens; another one where it runs in a network of its own."""
+        self.redis_url = redis.url
         self.url = ""
-        """Where the services are: "http://127.0.0.1:PORT"."""
+        """Where the services are: "http://HOST:PORT"."""
         self._lifetime_s = lifetime_s
         self.delegations = ""
         """The setting by which the mirror may publish of others."""
@@ -90,7 +93,7 @@ class Deployment:
         self.start_mirror()
         ours = (
             *self.named, 'node.enable=["store_redis"]', 'node.disable=["store_sqlite"]',
-            f"store_redis.url={self.redis.url}", "transport_stcpr.listen=127.0.0.1:0",
+            f"store_redis.url={self.redis_url}", "transport_stcpr.listen=127.0.0.1:0",
             *self.client_settings(),
         )  # fmt: skip
         first, *others = self.fulls
@@ -105,8 +108,8 @@ class Deployment:
         left_out = [plugin for salt, plugin in SERVERS.items() if salt not in self.served]
         settings = [
             *self.named, self.delegations, f"node.disable={json.dumps(left_out)}",
-            f"mirror_redis.url={self.redis.url}",
-            f"http_server.listen={self.url.removeprefix('http://') or '127.0.0.1:0'}",
+            f"mirror_redis.url={self.redis_url}",
+            f"http_server.listen={self.url.removeprefix('http://') or f'{self.host}:0'}",
             "http_server.requests_per_minute=0", "http_server.client_connections_max=256",
         ]  # fmt: skip
         for salt in self.served:
@@ -208,7 +211,8 @@ def deployment(
     others: Sequence[str] = (),
 ) -> Iterator[Deployment]:
     """Make the processes, Redis started, the nodes not; whatever runs at the end is ended."""
-    redis = RedisServer(folder / "redis").start()
+    socket = folder / "redis" / "sock"  # crosses network namespaces, as a port does not
+    redis = RedisServer(folder / "redis", "--unixsocket", str(socket)).start()
     names = ["authority", "mirror", *(f"full node {n + 1}" for n in range(fulls)), *others]
     try:
         with node_processes(folder, *names) as (authority, mirror, *nodes):

@@ -41,6 +41,7 @@ class NodeProcess:
         self.name = name or data.name
         self.process: subprocess.Popen[bytes] | None = None
         self.log = data / "log"
+        self._key = ""
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this data folder; return whatever came of it."""
@@ -96,8 +97,9 @@ class NodeProcess:
     def key(self) -> str:
         """Return the node's public key; made now if there is none."""
         if not (self.data / "secret.key").exists():
-            self.run("keys", "new")
-        return str(self.run("keys", "show")["public_key"])
+            self._key = str(self.run("keys", "new")["public_key"])
+        self._key = self._key or str(self.run("keys", "show")["public_key"])
+        return self._key
 
     def start(self, *settings: str, profile: str = "visor") -> NodeProcess:
         """Start it with `section.key=value` settings; return once it is ready."""
