@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
@@ -25,8 +24,15 @@ from skycore.contracts.registry import (
     RegistryWritten,
 )
 from skycore.contracts.runtime import Clock
+from skycore.discovery.changes import DirectoryChanges
+from skycore.discovery.jobs import Job, Jobs
 from skycore.discovery.steps import ClockSteps
-from skycore.errors import CursorInvalidError, LocalProtocolError, StoreError, StoreFullError
+from skycore.errors import (
+    CursorInvalidError,
+    LocalProtocolError,
+    StoreError,
+    StoreFullError,
+)
 from skycore.tasks import every
 
 __all__ = ["Directory", "DirectoryChanges", "open_directory"]
@@ -35,9 +41,6 @@ log = logging.getLogger(__name__)
 
 PAGE_LISTINGS = 256
 SWEEP_ENTRIES = 1_000
-BATCH_WRITES_MAX = 256
-BATCH_ENTRIES_MAX = 2_048
-"""Of one round trip: a registry does nothing else meanwhile (a few ms)."""
 GATHER_S = 0.25
 """News is gathered for this long before the change log is read: own writes are known already."""
 LISTEN_AGAIN_S = 1.0
@@ -47,49 +50,6 @@ much as a write, and 555 registrations in a second need not be as many round tri
 COMPANY_S = 0.008
 COMPANY = 16
 """Writes that go without more waiting."""
-
-
-class DirectoryChanges:
-    """Which subjects changed since the last `take`. Bounded: subjects, each once."""
-
-    def __init__(self, subjects: set[bytes]) -> None:
-        self._subjects = subjects
-        self._some = anyio.Event()
-        self._some.set()  # the first answer is what there is, were it nothing
-
-    def put(self, subject: bytes) -> None:
-        """Take note of a change."""
-        self._subjects.add(subject)
-        self._some.set()
-
-    async def take(self) -> set[bytes]:
-        """Wait for changes; return the subjects. The first time: all there are, at once.
-
-        A set of bytes has another order in every process: sort it where order shows.
-        """
-        await self._some.wait()
-        return self.take_now()
-
-    def take_now(self) -> set[bytes]:
-        """Return the subjects without waiting; none where nothing changed."""
-        self._some = anyio.Event()
-        taken, self._subjects = self._subjects, set()
-        return taken
-
-
-class _Job:
-    """Writes of one caller, until they are done."""
-
-    def __init__(self, writes: Sequence[RegistryWrite]) -> None:
-        self.writes = tuple(writes)
-        self.size = sum(1 + len(write.put) + len(write.remove) for write in self.writes)
-        self.done = anyio.Event()
-        self.results: Sequence[RegistryWritten] = ()
-        self.error: StoreError | LocalProtocolError | None = None
-
-    def end(self, error: StoreError | LocalProtocolError | None = None) -> None:
-        self.error = error
-        self.done.set()
 
 
 class Directory:
@@ -103,7 +63,7 @@ class Directory:
         self._sizes: dict[bytes, int] = {}
         self._subscribers: list[DirectoryChanges] = []
         self._changed = anyio.Event()
-        self._jobs: deque[_Job] = deque()
+        self._jobs = Jobs()
         self._bell = anyio.Event()
         self._enough = anyio.Event()
         self._wrote_at = -math.inf
@@ -195,23 +155,23 @@ class Directory:
             return ()
         if self._is_closed:
             raise StoreError(f"the directory of {self.table} is closed")
-        job = _Job(writes)
-        self._jobs.append(job)
+        job = Job(writes)
+        self._jobs.add(job)
         self._bell.set()
-        if self._waiting >= COMPANY:
+        if self._jobs.writes >= COMPANY:
             self._enough.set()
-        await job.done.wait()
+        try:
+            await job.done.wait()
+        finally:
+            if not job.done.is_set():
+                self._jobs.drop(job)
         if job.error is not None:
             raise job.error
         return job.results
 
-    @property
-    def _waiting(self) -> int:
-        return sum(len(job.writes) for job in self._jobs)
-
     async def _gather(self) -> None:
         """Let others join, where writes come one upon the other."""
-        if self._clock.now() - self._wrote_at < BUSY_S and self._waiting < COMPANY:
+        if self._clock.now() - self._wrote_at < BUSY_S and self._jobs.writes < COMPANY:
             self._enough = anyio.Event()
             with anyio.move_on_after(COMPANY_S):
                 await self._enough.wait()
@@ -219,14 +179,9 @@ class Directory:
 
     async def _write_some(self) -> None:
         """Write what waits, in one batch, up to its bounds."""
-        batch = [self._jobs.popleft()]
-        writes, size = len(batch[0].writes), batch[0].size
-        while self._jobs:
-            job = self._jobs[0]
-            writes, size = writes + len(job.writes), size + job.size
-            if writes > BATCH_WRITES_MAX or size > BATCH_ENTRIES_MAX:
-                break
-            batch.append(self._jobs.popleft())
+        batch = self._jobs.take()
+        if not batch:  # their callers went away meanwhile
+            return
         try:
             await self._write_batch(batch)
         finally:
@@ -234,7 +189,7 @@ class Directory:
                 if not job.done.is_set():
                     job.end(StoreError(f"the directory of {self.table} is closed"))
 
-    async def _write_batch(self, batch: Sequence[_Job]) -> None:
+    async def _write_batch(self, batch: Sequence[Job]) -> None:
         try:
             results = await self._registry.write(
                 self.table, [write for job in batch for write in job.writes]
@@ -356,8 +311,9 @@ class Directory:
                         await self.read_some()
         finally:
             self._is_closed = True
-            while self._jobs:
-                self._jobs.popleft().end(StoreError(f"the directory of {self.table} is closed"))
+            while batch := self._jobs.take():
+                for job in batch:
+                    job.end(StoreError(f"the directory of {self.table} is closed"))
 
     async def listen(self) -> None:
         """Look when the registry tells of changes; raises `StoreError`."""

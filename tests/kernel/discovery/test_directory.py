@@ -356,3 +356,62 @@ async def test_a_clock_that_is_put_forward_ends_nobody_who_is_still_there():
         assert len(directory) == 5, "put back, it lets them live longer"
         await anyio.sleep(3_600)
         assert len(directory) == 0
+
+
+class Stalled(DictRegistry):
+    """Answers no write until it is told to."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.answers = anyio.Event()
+        self.written = 0
+
+    async def write(self, table, writes):
+        await self.answers.wait()
+        self.written += len(writes)
+        return await super().write(table, writes)
+
+
+async def test_writes_that_nobody_waits_for_any_more_are_not_done():
+    """Callers give up after 30 s and ask again: while a registry stalls, nothing piles up."""
+    registry = Stalled(SimClock())
+    async with open_directory(registry, TABLE, SimClock()) as directory:
+
+        async def impatient(n):
+            with anyio.move_on_after(30):
+                await directory.write([RegistryWrite(b"s%d" % n, put=entries(1))])
+
+        async with anyio.create_task_group() as tasks:
+            for n in range(500):
+                tasks.start_soon(impatient, n)
+                await anyio.sleep(1)
+            assert len(directory._jobs) <= 31
+            registry.answers.set()
+        assert registry.written <= 32 + 1 and not directory._jobs
+        assert directory._jobs._bytes == directory._jobs.writes == 0
+        await directory.write([RegistryWrite(b"alice", put=entries(1))])
+        assert b"alice" in directory
+
+
+async def test_what_waits_for_a_registry_is_bounded(monkeypatch):
+    monkeypatch.setattr("skycore.discovery.jobs.WAITING_BYTES_MAX", 10_000)
+    registry = Stalled(SimClock())
+    ends = []
+    async with open_directory(registry, TABLE, SimClock()) as directory:
+
+        async def one(n):
+            try:
+                await directory.write([RegistryWrite(b"s%d" % n, put=entries(1, "x" * 900))])
+                ends.append("")
+            except StoreError as busy:
+                ends.append(str(busy))
+
+        async with anyio.create_task_group() as tasks:
+            for n in range(50):
+                tasks.start_soon(one, n)
+            await anyio.sleep(1)
+            assert len(ends) > 35 and all("too much waits" in end for end in ends)
+            registry.answers.set()
+        assert len(directory) == ends.count("") > 9
+        await directory.write([RegistryWrite(b"large", put=entries(20, "x" * 900))])
+        assert b"large" in directory
