@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from skycore.contracts.settings import PluginSettings
 from skycore.errors import ConfigError
@@ -229,40 +228,20 @@ def _build(
     wanted = only or tuple(models)
     file = {k: v for k, v in layers.merged.items() if k in wanted}
     assigned = {k: v for k, v in layers.assigned.items() if k in wanted}
-    source = _Environment(composed, layers.environment)
+    from_environment: Mapping[str, Any] = {}
+    if any(name.startswith(ENV_PREFIX) for name in layers.environment):
+        from skycore.environment import read_environment  # 2 MiB that most nodes never need
+
+        from_environment = read_environment(composed, layers.environment, ENV_PREFIX)
     try:
-        from_environment = source()
         whole = composed.model_validate(merge(merge(file, from_environment), assigned))
     except ValidationError as bad:
         raise _explained(bad, models) from bad
-    except Exception as bad:
-        if type(bad).__module__.startswith("pydantic_settings"):
-            raise ConfigError(
-                f"the environment does not fit: {bad}",
-                hint="lists are written as JSON: SKYNODE_SECTION__KEY='[\"a\"]'",
-            ) from bad
-        raise
     return {name: getattr(whole, name) for name in models}
 
 
 class _Composed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Environment(EnvSettingsSource):
-    """pydantic-settings' reader of SKYNODE_SECTION__KEY, over a mapping of ours."""
-
-    def __init__(self, model: type[BaseModel], environment: Mapping[str, str]) -> None:
-        self._given = {k.lower(): v for k, v in environment.items()}
-        super().__init__(
-            cast(type[BaseSettings], model),
-            case_sensitive=False,
-            env_prefix=ENV_PREFIX,
-            env_nested_delimiter="__",
-        )
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return self._given
 
 
 def _explained(bad: ValidationError, models: Mapping[str, type[PluginSettings]]) -> ConfigError:

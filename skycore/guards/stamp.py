@@ -7,7 +7,6 @@ mark ahead of it is written at most once a minute, and a restart begins after th
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 
 from skycore.contracts.dht import PutReport
@@ -77,7 +76,7 @@ def beaten_by(reports: Sequence[PutReport], seq: int, horizon_ns: int) -> int:
     told = [p.seq for r in reports for p in r.replicas if p.code == SeqTooLowError.code]
     told = [one for one in told if seq <= one < SEQ_MAX]
     near = [one for one in told if one <= horizon_ns]
-    far = [int(statistics.median_low(told))] if told and not near and not is_stored else []
+    far = [sorted(told)[(len(told) - 1) // 2]] if told and not near and not is_stored else []
     return max([one for one in own if seq <= one < SEQ_MAX] + near + far, default=0)
 
 

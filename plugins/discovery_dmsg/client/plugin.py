@@ -15,7 +15,7 @@ class _Client:
     @hookimpl
     def skycore_settings(self) -> Any:
         """Where to register, and how often."""
-        from discovery_dmsg.settings import DmsgClientSettings
+        from discovery_dmsg.client.settings import DmsgClientSettings
 
         return DmsgClientSettings
 

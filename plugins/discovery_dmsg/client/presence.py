@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from discovery_dmsg.client.api import DmsgApi, is_refused
-from discovery_dmsg.settings import DmsgClientSettings
+from discovery_dmsg.client.settings import DmsgClientSettings
 from skycore.contracts.runtime import Clock, Identity
 from skycore.discovery.registering import Registration
 from skycore.errors import EntryNewerError, RequestRefusedError

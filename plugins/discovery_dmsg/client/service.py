@@ -11,8 +11,8 @@ import anyio
 from discovery_dmsg.client.api import DmsgApi
 from discovery_dmsg.client.listing import make_service
 from discovery_dmsg.client.presence import Presence
+from discovery_dmsg.client.settings import DmsgClientSettings
 from discovery_dmsg.client.source import HttpDmsg
-from discovery_dmsg.settings import DmsgClientSettings
 from skycore import Live, Provider
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.dmsg import DmsgPresence

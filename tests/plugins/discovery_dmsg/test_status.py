@@ -8,7 +8,7 @@ import pytest
 
 from discovery_dmsg.client.presence import Presence
 from discovery_dmsg.client.service import DmsgNode, open_status
-from discovery_dmsg.settings import DmsgClientSettings
+from discovery_dmsg.client.settings import DmsgClientSettings
 from skycore.contracts.status import Health
 from skycore.model.entries import DmsgServer
 from skycore.testing.contracts.status import StatusSourceContract

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from discovery_dmsg.client.presence import Presence
-from discovery_dmsg.settings import DmsgClientSettings
+from discovery_dmsg.client.settings import DmsgClientSettings
 from skycore.errors import EntryNewerError
 from skycore.model.entries import DmsgServer
 from skycore.testing.fakes import identity
