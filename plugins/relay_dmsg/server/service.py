@@ -10,7 +10,7 @@ import anyio
 
 from relay_dmsg.numbers import TO_SERVER
 from relay_dmsg.server.relay import Relay
-from relay_dmsg.server.telling import Teller
+from relay_dmsg.server.telling import WHERE_HINT, Teller
 from relay_dmsg.settings import DmsgServerSettings
 from skycore import Live, Provider
 from skycore.contracts.dht import Dht, DhtMode, Mirror
@@ -102,8 +102,7 @@ class _Status:
         }
         summary = f"{len(relay.sessions)} sessions, {len(relay.splices)} relayed streams"
         if not relay.told:
-            text = f"{summary}; nobody is told where: set [dmsg_server] advertise"
-            return Status(Health.OK, text, fields)
+            return Status(Health.OK, f"{summary}; unlisted: {WHERE_HINT}", fields)
         return Status(Health.OK, summary, fields)
 
 

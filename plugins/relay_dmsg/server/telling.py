@@ -22,13 +22,19 @@ from skycore.model.addresses import Address, join_host_port, split_host_port
 from skycore.model.entries import DmsgServer, DmsgServerEntry
 from skycore.model.keys import PubKey
 
-__all__ = ["Teller", "told_address"]
+__all__ = ["WHERE_HINT", "Teller", "told_address"]
 
 log = logging.getLogger(__name__)
 DMSG_SERVER: Final = b"dmsg-server"
 LOOK_S: Final = 5.0
 """How often it is looked whether anything changed."""
 RETRY_S: Final = 30.0
+UNKNOWN_S: Final = 15.0
+"""A resolver may say in this time how this node is seen; then people are told that nobody did."""
+WHERE_HINT: Final = (
+    "this node does not know where others reach it; set [transport_stcpr] advertise, which tells"
+    " everybody, or [discovery_address] url, and it asks"
+)
 LEAVE_S: Final = 2.0
 STEPS: Final = 16
 """Free sessions are told in so many steps, so that not every session is news to the network."""
@@ -86,6 +92,8 @@ class Teller:
         self._told: DmsgServerEntry | None = None
         self._next_at = 0.0
         self._is_over = False
+        self._unknown_since: float | None = None
+        self._has_warned = False
         self._turn = anyio.Lock()
 
     async def run(self) -> None:
@@ -116,7 +124,13 @@ class Teller:
         address = told_address(self._settings.advertise, listening, self._owns)
         self._relay.told = address
         if address:
+            self._unknown_since = None
             await self._tell(address)
+        elif self._unknown_since is None:
+            self._unknown_since = self._clock.now()
+        elif not self._has_warned and self._clock.now() - self._unknown_since >= UNKNOWN_S:
+            self._has_warned = True
+            log.warning("no record as a DMSG server is published: %s", WHERE_HINT)
 
     async def _tell(self, address: str) -> None:
         serves_dht = self._serves_dht()
