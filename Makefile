@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help run test lint demo demo-redis demo-services bench bench-peers soak clean
+.PHONY: help run test lint demo demo-redis demo-services demo-network bench bench-peers soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ demo-redis: $(READY)  ## a mirror without a DHT, one Redis, two full nodes on it
 
 demo-services: $(READY)  ## a recorded network's visors register over HTTP, and the DHT says the same
 	$(BIN)/python -m examples.demo_services
+
+demo-network: $(READY)  ## nodes behind NATs lose all HTTP discovery; a new one joins by one relay
+	$(BIN)/python -m examples.demo_network $(DEMO_ARGS)
 
 bench: $(READY)  ## our figures on this machine
 	$(BIN)/python -m benchmarks
