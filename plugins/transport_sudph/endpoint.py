@@ -157,6 +157,9 @@ class UdpEndpoint:
             self._leave(seat)
 
     def _open(self, data: bytes, sender: Endpoint) -> Seat | None:
+        if not self.is_accepting:  # nor is QUIC loaded for a stranger's datagram
+            self.counters["connection_refused"] += 1
+            return None
         now = self._clock.now()
         opening = self._quic.door.open(data, sender, now, self._entropy.bytes(CID_BYTES))
         if isinstance(opening, bytes):
@@ -166,7 +169,7 @@ class UdpEndpoint:
         if isinstance(opening, str):
             self.counters[f"datagram_{opening}"] += 1
             return None
-        if not self.is_accepting or len(self._seats) >= self._settings.connections_max:
+        if len(self._seats) >= self._settings.connections_max:
             self.counters["connection_refused"] += 1
             return None
         seat = self._sit(self._quic.accepted(opening), sender[0], None)

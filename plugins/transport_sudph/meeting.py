@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 STAGGER_S: Final = 0.25
 CANDIDATES_MAX: Final = 8
+PUNCHED_MAX: Final = 3
+"""Of these, addresses that nobody but a punch has named."""
 RESOLVE_S: Final = 0.5
 RESOLVES_MAX: Final = 10
 ROUNDING_S: Final = 1e-6
@@ -56,6 +58,7 @@ class _Race:
         self._endpoint = endpoint
         self.tasks: TaskGroup
         self._tried: dict[Endpoint, None] = {}
+        self._punched = 0
         self.winner: SudphStream | None = None
         self.failures: list[str] = []
         self.found = anyio.Event()
@@ -69,6 +72,12 @@ class _Race:
         delay = STAGGER_S * len(self._tried)
         self._tried[to] = None
         self.tasks.start_soon(self._attempt, to, delay, name="sudph dial")
+
+    def punched(self, sender: Endpoint) -> None:
+        """Try where a punch came from: few, for each may be spoofed and gets a first flight."""
+        self._punched += sender not in self._tried
+        if self._punched <= PUNCHED_MAX:
+            self.add(sender)
 
     async def _attempt(self, to: Endpoint, delay: float) -> None:
         await anyio.sleep(delay)
@@ -191,8 +200,8 @@ class Meeting:
         if isinstance(message, Punch):
             counters["punch_received"] += 1
             race = self._races.get(message.request)
-            if race is not None:
-                race.add(sender)
+            if race is not None and is_target(sender, near=self._near):
+                race.punched(sender)
         elif isinstance(message, DialBack):
             self._punch(message, sender)
         elif isinstance(message, Found):

@@ -32,6 +32,8 @@ from transport_sudph.core.nattest import NatTest
 
 __all__ = ["Binding"]
 
+BIND_EVERY_S: Final = 0.25
+"""Least time between two Binds, each of which is signed: a resolver's mood costs no more."""
 BEAT_S: Final = 10.0
 BEATS_MISSED_MAX: Final = 3
 REGISTER_S: Final = 90.0
@@ -67,7 +69,7 @@ class Binding:
         self._attempt = 0
         self._beat_count = int.from_bytes(draw(4), "big") >> 1
         self._unanswered = 0
-        self._register_at = self._beat_at = 0.0
+        self._register_at = self._beat_at = self._bind_at = 0.0
         self._told_nat = NAT_UNKNOWN
 
     @property
@@ -149,8 +151,9 @@ class Binding:
         if self.session is not None and self.test.take(message, sender, self.resolver, now):
             self._plan(now)
             return []
-        if sender != self.resolver or message.nonce != self._nonce:
+        if sender != self.resolver or message.nonce != self._nonce or now < self._bind_at:
             return []
+        self._bind_at = now + BIND_EVERY_S
         self.test.other_port = message.other_port
         self._told_nat = self.test.kind
         bind = Bind(

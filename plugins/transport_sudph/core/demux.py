@@ -21,6 +21,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from skycore.contracts.runtime import Endpoint
+from skycore.model.addresses import host_group
 from skycore.model.limits import SUDPH_DATAGRAM_MIN
 from transport_sudph.core.kinds import CID_BYTES
 
@@ -50,6 +51,7 @@ class Door:
     def __init__(self) -> None:
         self._tokens = QuicRetryTokenHandler()
         self._pending: OrderedDict[str, int] = OrderedDict()
+        """By host; of IPv6 by /64, which is one host's."""
         self.pending = 0
         self._second, self._begun = 0, 0
 
@@ -76,7 +78,8 @@ class Door:
             )
         if header.packet_type != QuicPacketType.INITIAL:
             return "unknown"
-        if self._pending.get(sender[0], 0) >= PENDING_PER_HOST or self.pending >= PENDING_MAX:
+        of_host = self._pending.get(host_group(sender[0]), 0)
+        if of_host >= PENDING_PER_HOST or self.pending >= PENDING_MAX:
             return "crowded"
         if header.token:
             try:
@@ -113,13 +116,15 @@ class Door:
     def begun(self, host: str) -> None:
         """Count a handshake that was begun for a host."""
         self.pending += 1
-        self._pending[host] = self._pending.get(host, 0) + 1
+        group = host_group(host)
+        self._pending[group] = self._pending.get(group, 0) + 1
 
     def done(self, host: str) -> None:
         """Count its end, good or bad."""
         self.pending -= 1
-        left = self._pending.get(host, 0) - 1
+        group = host_group(host)
+        left = self._pending.get(group, 0) - 1
         if left > 0:
-            self._pending[host] = left
+            self._pending[group] = left
         else:
-            self._pending.pop(host, None)
+            self._pending.pop(group, None)

@@ -8,6 +8,7 @@ distance that was seen, and the wait to what was too short.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -71,8 +72,11 @@ class PatientRecovery(QuicPacketRecovery):
                 reason_phrase="acknowledges what was never sent",
             )
         if self._remembered and space.is_application_data:
-            for number in [n for n in self._remembered if n in ack_rangeset]:
-                self._was_not_lost(self._remembered.pop(number), now, space)
+            numbers = sorted(self._remembered)
+            for acked in ack_rangeset:  # as many as the peer likes: each is looked up once
+                start, stop = (bisect_left(numbers, n) for n in (acked.start, acked.stop))
+                for number in numbers[start:stop]:
+                    self._was_not_lost(self._remembered.pop(number), now, space)
         super().on_ack_received(
             ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
         )

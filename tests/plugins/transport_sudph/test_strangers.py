@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import anyio
 import pytest
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.rangeset import RangeSet
 
 from skycore.errors import DialError
-from skycore.model.sudph import DialBack, Punch, encode, where
+from skycore.model.addresses import Address
+from skycore.model.sudph import Alive, DialBack, Punch, encode, where
 from skycore.testing import Link
 from skycore.testing.fakes import identity
 from transport_sudph.core.certificate import configurations
@@ -143,8 +147,81 @@ async def test_whoever_does_not_listen_answers_nothing(ground):
         world.network.host("203.0.113.66").open_udp("", 1) as stranger,
     ):
         stranger.send(first_flight()[1][0], TARGET)
+        stranger.send(first_flight()[1][0][:100], TARGET)
         assert await heard(stranger, 10) == []
         assert len(bob.endpoint) == 0
+        assert bob.endpoint._loaded is None  # nor does a stranger make it load QUIC
+        assert bob.endpoint.counters["connection_refused"] == 2
+
+
+async def test_a_64_of_ipv6_is_one_host_however_many_addresses_it_has(ground):
+    world = ground()
+    target = ("2001:db8:1::2", 7777)
+    async with contextlib.AsyncExitStack() as stack:
+        bob = await stack.enter_async_context(
+            world.node("bob", target[0], listen=f"[{target[0]}]:7777")
+        )
+        await stack.enter_async_context(bob.listen())
+        for n in range(20):
+            host = world.network.host(f"2001:db8:2::{n + 1:x}")
+            stranger = await stack.enter_async_context(host.open_udp("", 1))
+            stranger.send(first_flight()[1][0], target)
+        await anyio.sleep(1)
+        assert len(bob.endpoint) == 8
+        assert bob.endpoint.counters["datagram_crowded"] == 12
+        await anyio.sleep(6)
+        assert not bob.endpoint._quic.door._pending
+
+
+async def test_a_target_that_spoofs_punches_aims_few_first_flights_at_others(ground):
+    """A punch is smaller than what answers it: whom nobody but punches names is tried thrice."""
+    world = ground()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(world.resolving())
+        alice = await stack.enter_async_context(world.node("alice", "10.0.0.1", resolver=True))
+        await world.bind(alice)
+        victims = [
+            await stack.enter_async_context(world.network.host(f"203.0.113.{n}").open_udp("", 9))
+            for n in range(1, 21)
+        ]
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+
+        async def dial():
+            with pytest.raises(DialError):
+                await alice.dial(BOB, [Address("sudph", "10.0.0.66:1")])
+
+        tasks.start_soon(dial)
+        await anyio.sleep(0.1)
+        (request,) = alice.meeting._races
+        for victim in victims:
+            victim.send(encode(Punch(request)), ("10.0.0.1", 7777))
+        got = [await heard(victim, 5 / 20) for victim in victims]
+        assert sum(map(bool, got)) <= 3
+        assert alice.endpoint.counters["punch_received"] == 20
+
+
+async def test_a_resolver_s_mood_costs_four_signatures_a_second(ground, monkeypatch):
+    """It says over and over that it does not know a session that it has just given."""
+    world = ground()
+    signed = []
+    async with world.resolving(), world.node("alice", "10.0.0.1", resolver=True) as alice:
+        await world.bind(alice)
+        own, binding = alice.meeting._identity, alice.meeting.binding
+
+        class Counting:
+            public, network = own.public, own.network
+
+            def sign(self, text):
+                signed.append(text)
+                return own.sign(text)
+
+        binding._identity = Counting()
+        for _ in range(2_000):
+            if binding.session is not None:
+                seen = where(("10.0.0.1", 7777))
+                world.resolver.say(Alive(binding._beat_count, False, seen), ("10.0.0.1", 7777))
+            await anyio.sleep(0.005)
+        assert 1 <= len(signed) <= 42
 
 
 async def test_u8_what_is_injected_or_replayed_from_elsewhere_moves_nothing(ground, kit):
@@ -184,6 +261,31 @@ async def test_u12_an_acknowledgement_of_what_was_never_sent_ends_the_connection
             while True:
                 await far.receive()
         assert far.link.closed == "acknowledges what was never sent"
+
+
+async def test_u12_an_acknowledgement_of_ten_thousand_ranges_is_looked_up_in_no_time(ground):
+    """How many ranges there are the peer chooses; what is compared with them is ours to bound."""
+    async with ground().pair() as (near, _):
+        recovery, space = near.link._loss, near.link._loss.spaces[2]
+        lost = [QuicSentPacket(epoch=2, in_flight=False, is_ack_eliciting=False,
+                               is_crypto_packet=False, packet_number=n,
+                               packet_type=5, sent_time=0.0, sent_bytes=100)
+                for n in range(0, 512, 2)]  # fmt: skip
+        recovery._remember(lost)
+        compared = []
+
+        class Ranges(RangeSet):
+            def __contains__(self, number):
+                compared.append(number)
+                return super().__contains__(number)
+
+        near.link._packet_number = 30_000
+        acked = Ranges(range(n, n + 1) for n in range(1, 20_002, 2))
+        acked.add(0)
+        now = anyio.current_time()
+        recovery.on_ack_received(ack_rangeset=acked, ack_delay=0.0, now=now, space=space)
+        assert not compared
+        assert recovery.spurious_losses == 1 and len(recovery._remembered) == 255
 
 
 async def test_u15_data_beyond_the_window_ends_the_connection_and_is_not_kept(ground):
