@@ -13,6 +13,7 @@ from typing import Final
 
 import anyio
 
+from relay_dmsg.client.nearness import Nearness
 from relay_dmsg.core.servers import SERVERS_MAX, Servers
 from relay_dmsg.numbers import KIND
 from skycore import Live
@@ -48,6 +49,7 @@ class Finder:
         sources: Live[EntrySource],
         dhts: Live[Dht],
         clock: Clock,
+        nearness: Nearness,
         *,
         lookup_s: float,
         dice: random.Random,
@@ -57,6 +59,7 @@ class Finder:
         self._servers = servers
         self._sources = sources
         self._dhts = dhts
+        self._nearness = nearness
         self._clock = clock
         self._lookup_s = lookup_s
         self._dice = dice
@@ -142,4 +145,6 @@ class Finder:
             key = parse_public(self._suite, body.pk)
         except InvalidKeyError:
             return False
-        return key != self._own and self._servers.learn(key, body.address)
+        if key == self._own or not self._nearness.may_dial(body.address):
+            return False
+        return self._servers.learn(key, body.address)

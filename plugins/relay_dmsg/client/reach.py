@@ -11,6 +11,7 @@ from anyio.abc import ByteStream
 from relay_dmsg.client.carried import CarriedStream
 from relay_dmsg.client.finding import Finder
 from relay_dmsg.client.keeper import Keeper
+from relay_dmsg.client.nearness import Nearness
 from relay_dmsg.core.dials import is_signed, make_dial
 from relay_dmsg.core.messages import Answer, Code, Request
 from relay_dmsg.core.servers import Server, Servers, parse_server, server_address
@@ -47,6 +48,7 @@ class Reach:
         servers: Servers,
         keeper: Keeper,
         finder: Finder,
+        nearness: Nearness,
         counters: Counter[str],
     ) -> None:
         self._settings = settings
@@ -58,6 +60,7 @@ class Reach:
         self._servers = servers
         self._keeper = keeper
         self._finder = finder
+        self._nearness = nearness
         self._counters = counters
         self._reaching: Counter[bytes] = Counter()
 
@@ -112,9 +115,13 @@ class Reach:
             except SkycoreError as bad:
                 said.append(str(bad))
                 continue
-            if key not in (remote, self._identity.public):
-                session = self._keeper.sessions.get(key)
-                named.append(session.server if session is not None else Server(key, endpoint))
+            session = self._keeper.sessions.get(key)
+            if session is not None:
+                named.append(session.server)
+            elif not self._nearness.may_dial(endpoint):
+                said.append(f"{short(key)} at {endpoint}: no address for us")
+            elif key not in (remote, self._identity.public):
+                named.append(Server(key, endpoint))
         return named
 
     def _rtt_s(self, server: Server) -> float:

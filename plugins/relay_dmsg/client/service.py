@@ -14,6 +14,7 @@ from relay_dmsg.client.door import Door
 from relay_dmsg.client.finding import Finder
 from relay_dmsg.client.inbound import Inbound
 from relay_dmsg.client.keeper import Keeper
+from relay_dmsg.client.nearness import Nearness
 from relay_dmsg.client.reach import Reach
 from relay_dmsg.client.source import AttachedServers
 from relay_dmsg.client.telling import Teller
@@ -59,6 +60,7 @@ class DmsgClient:
         transports: Transports,
         servers: Servers,
         finder: Finder,
+        nearness: Nearness,
         identity: Identity,
         clock: Clock,
         entropy: Entropy,
@@ -78,7 +80,7 @@ class DmsgClient:
         )  # fmt: skip
         self.reach = Reach(
             settings, identity, clock, entropy, carrier, transports, servers, self.keeper, finder,
-            self.counters,
+            nearness, self.counters,
         )  # fmt: skip
 
     def attached(self) -> Sequence[PubKey]:
@@ -119,8 +121,9 @@ async def open_client(
     carrier = _carrier(streams)
     suite, own = identity.network.suite, identity.public
     servers = _known(Servers(suite, entropy.random()), settings, identity, files)
+    nearness = Nearness(transports, servers.configured_endpoints)
     finder = Finder(
-        suite, own, servers, sources, dhts, clock,
+        suite, own, servers, sources, dhts, clock, nearness,
         lookup_s=settings.lookup_s, dice=entropy.random(),
     )  # fmt: skip
     async with carrier.listen(TO_CLIENT) as listener, anyio.create_task_group() as tasks:
@@ -133,8 +136,8 @@ async def open_client(
                 log.warning("servers are not remembered error=%r", str(bad))
 
         client = DmsgClient(
-            settings, door, carrier, transports, servers, finder, identity, clock, entropy, tasks,
-            changed,
+            settings, door, carrier, transports, servers, finder, nearness, identity, clock,
+            entropy, tasks, changed,
         )  # fmt: skip
         told = publisher if settings.publish else None
         teller = Teller(own, settings.client_type, client.attached, told, namespaces, presences)

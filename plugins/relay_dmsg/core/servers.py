@@ -111,6 +111,10 @@ class Servers:
         some = self._by_key.values()
         return [s for s in some if s.is_configured and s.key not in busy and s.next_at <= now]
 
+    def configured_endpoints(self) -> list[str]:
+        """Return where the operator says that servers are."""
+        return [s.endpoint for s in self._by_key.values() if s.is_configured]
+
     def next_at(self, busy: Collection[bytes], *, configured_only: bool = False) -> float | None:
         """Return when the next server may be tried; None where there is none."""
         return min(

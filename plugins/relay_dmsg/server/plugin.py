@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore.hooktypes import Factory, Iterable, PluginSettings, StatusSource
 
 __all__ = ["dmsg_server"]
 
@@ -13,19 +16,19 @@ class _Server:
     """A relay for others."""
 
     @hookimpl
-    def skycore_settings(self) -> Any:
+    def skycore_settings(self) -> type[PluginSettings]:
         from relay_dmsg.settings import DmsgServerSettings
 
         return DmsgServerSettings
 
     @hookimpl
-    def skycore_services(self) -> Any:
+    def skycore_services(self) -> Iterable[Factory[Any] | Any]:
         from relay_dmsg.server.service import SERVICES
 
         return SERVICES
 
     @hookimpl
-    def skycore_status(self) -> Any:
+    def skycore_status(self) -> Iterable[Factory[StatusSource]]:
         from relay_dmsg.server.service import open_status
 
         return [open_status]
