@@ -18,7 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skycore.errors import LocalProtocolError, SkycoreError
+from skycore.errors import (
+    DiscoveryError,
+    LocalProtocolError,
+    NoNodeError,
+    RpcError,
+    SkycoreError,
+)
 from skycore.logs import printable, printable_json, printable_text
 
 if TYPE_CHECKING:
@@ -73,6 +79,7 @@ class Context:
 _current: ContextVar[Context] = ContextVar("skynode_context")
 
 
+METHOD_UNKNOWN = -32601
 OpenAlone = Callable[
     [Context, Sequence[str], type[Any], Mapping[str, Any]], AbstractAsyncContextManager[Any]
 ]
@@ -97,6 +104,36 @@ class Console:
             return await client.call(method, given, progress=progress)
 
         return self.talk(once, what)
+
+    def call_or(
+        self,
+        alone: Callable[[], R] | None,
+        plugin: str,
+        method: str,
+        what: str = "",
+        /,
+        **params: Any,
+    ) -> Any | R:
+        """Call a method of `plugin`; where no node offers it, do without one.
+
+        `alone` asks over HTTP; None: only a node can tell. Raises as `call`, and with both reasons
+        where neither way leads anywhere.
+        """
+        try:
+            return self.call(method, what, **params)
+        except NoNodeError as none:
+            reason, hint = str(none), none.hint
+        except RpcError as bad:
+            if bad.code != METHOD_UNKNOWN:
+                raise
+            reason = f"the running node does not have the plugin {plugin}"
+            hint = f'[node] enable = ["http_client", "{plugin}"]'
+        if alone is None:
+            raise NoNodeError(f"{reason}: only a node can be asked for its DHT store", hint=hint)
+        try:
+            return alone()
+        except DiscoveryError as bad:
+            raise DiscoveryError(f"{reason}, and over HTTP: {bad}", hint=bad.hint) from bad
 
     def talk(
         self, talk: Callable[[Client, Progress | None], Awaitable[Any]], what: str = ""

@@ -22,6 +22,9 @@ __all__ = ["Registration", "RegistrationState", "leave_all"]
 log = logging.getLogger(__name__)
 SPREAD = 0.95
 """A pause is a little shorter than said, by chance: nodes that started together drift apart."""
+AWAY_MAX = 0.5
+"""Longest wait in trouble, in intervals: who was away for long hears of everybody within 0.6 of one
+after the return, spread over as long, and before what it listed ends."""
 FIRST_S = 1.0
 """Shortest first wait in trouble, also where changes go out without one."""
 
@@ -119,7 +122,8 @@ class Registration:
         """Wait for the next round; in trouble a nudge does not shorten it."""
         if self._failed_in_a_row:
             first_s = max(self._debounce_s, FIRST_S)
-            wait_s = backoff_s(self._failed_in_a_row, first_s, self._interval_s, self._dice)
+            most_s = self._interval_s * AWAY_MAX
+            wait_s = backoff_s(self._failed_in_a_row, first_s, most_s, self._dice)
             await anyio.sleep(max(wait_s, self._debounce_s))
             return
         interval_s = self._interval_s * self._dice.uniform(SPREAD, 1.0)

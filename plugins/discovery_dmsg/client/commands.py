@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -9,12 +10,11 @@ import typer
 
 from skycore.console import Console
 from skycore.contracts.rpc import Caller, RpcContext, RpcService
-from skycore.errors import ConfigError, NoNodeError, RpcError
+from skycore.errors import ConfigError
 
 __all__ = ["servers"]
 
 PLUGINS = ("http_client", "discovery_dmsg", "namespaces_skywire")
-METHOD_UNKNOWN = -32601
 
 
 def servers(
@@ -45,15 +45,10 @@ def _ask(console: Console, source: str, url: str) -> Any:
         if source not in ("", "http"):
             raise ConfigError("--url asks a service over HTTP", hint="leave --source out")
         return _ask_alone(console, "http", {"discovery_dmsg": {"url": url}})
-    try:
-        return console.call("dmsg.servers", "collecting servers", source=source)
-    except NoNodeError:
-        if source not in ("", "http"):
-            raise
-    except RpcError as bad:
-        if bad.code != METHOD_UNKNOWN or source not in ("", "http"):
-            raise
-    return _ask_alone(console, source, {})
+    alone = partial(_ask_alone, console, source, {}) if source in ("", "http") else None
+    return console.call_or(
+        alone, "discovery_dmsg", "dmsg.servers", "collecting servers", source=source
+    )
 
 
 def _ask_alone(console: Console, source: str, settings: dict[str, Any]) -> Any:
@@ -86,13 +81,14 @@ def _page(console: Console, answer: Any) -> object:
 
 
 def _lines(answer: Any) -> list[str]:
+    """Say how many there are, and who told all that it knows, and who did not."""
     names = " and ".join(source["name"] for source in answer["sources"])
-    first = f"{len(answer['servers'])} servers. Source: {names}."
-    lines = [f"PARTIAL: {first}" if answer["partial"] else first]
-    lines += [
-        f"{source['name']}: {source['note'] or 'it does not know everything'}"
-        for source in answer["sources"]
-        if source["note"] or not source["complete"]
-    ]
-    lines += [f"{name} could not be asked: {why}" for name, why in answer["failed"].items()]
-    return lines
+    count = len(answer["servers"])
+    first = f"{count} server{'' if count == 1 else 's'}. Source: {names}."
+    if not answer["partial"]:
+        return [first]
+    lines = [f"PARTIAL, there may be more: {first}"]
+    for source in answer["sources"]:
+        told = "this is all that it lists" if source["complete"] else "not all that there may be"
+        lines.append(f"{source['name']}: {told}" + (f": {source['note']}" * bool(source["note"])))
+    return lines + [f"{name} could not be asked: {why}" for name, why in answer["failed"].items()]

@@ -48,12 +48,13 @@ class ServerRow(msgspec.Struct, frozen=True):
     """None: nobody says."""
     dht_bootstrap: bool
     server_type: str
+    """A service's word: nobody signs it."""
     source: str
     """Whose record this is."""
     sources: list[str]
     """Who else knows it."""
     signed: bool
-    """Whether the server, or somebody who may, signed it."""
+    """Whether the server, or somebody who may, signed this record; its type is never signed."""
     age_s: float
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["discovery_dmsg"]
 
@@ -13,42 +16,42 @@ class _Client:
     """Keeps a node's own DMSG entry registered, and reads others'."""
 
     @hookimpl
-    def skycore_settings(self) -> Any:
+    def skycore_settings(self) -> hooktypes.Settings:
         """Where to register, and how often."""
         from discovery_dmsg.client.settings import DmsgClientSettings
 
         return DmsgClientSettings
 
     @hookimpl
-    def skycore_services(self) -> Any:
+    def skycore_services(self) -> hooktypes.Services:
         """The own entry, and who may say what it is."""
         from discovery_dmsg.client.service import SERVICES
 
         return SERVICES
 
     @hookimpl
-    def skycore_discovery(self) -> Any:
+    def skycore_discovery(self) -> hooktypes.Discovery:
         """The service as a source of entries."""
         from discovery_dmsg.client.service import open_source
 
         return [open_source]
 
     @hookimpl
-    def skycore_rpc_methods(self) -> Any:
+    def skycore_rpc_methods(self) -> hooktypes.RpcMethods:
         """dmsg.servers."""
         from discovery_dmsg.client.service import open_servers_rpc
 
         return [open_servers_rpc]
 
     @hookimpl
-    def skycore_status(self) -> Any:
+    def skycore_status(self) -> hooktypes.Status:
         """How the registration stands."""
         from discovery_dmsg.client.service import open_status
 
         return [open_status]
 
     @hookimpl
-    def skycore_commands(self) -> Any:
+    def skycore_commands(self) -> hooktypes.Commands:
         """`skynode dmsg servers`."""
         from skycore.contracts.command import Command
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -9,12 +10,11 @@ import typer
 
 from skycore.console import Console
 from skycore.contracts.rpc import Caller, RpcContext, RpcService
-from skycore.errors import ConfigError, NoNodeError, RpcError
+from skycore.errors import ConfigError
 
 __all__ = ["ls"]
 
 PLUGINS = ("http_client", "discovery_service", "namespaces_skywire")
-METHOD_UNKNOWN = -32601
 
 
 def ls(
@@ -49,15 +49,8 @@ def _ask(console: Console, wanted: dict[str, str], url: str) -> Any:
         if not is_http:
             raise ConfigError("--url asks a server over HTTP", hint="leave --source out")
         return _ask_alone(console, wanted, {"discovery_service": {"url": url}})
-    try:
-        return console.call("svc.ls", "collecting services", **wanted)
-    except NoNodeError:
-        if not is_http:
-            raise
-    except RpcError as bad:
-        if bad.code != METHOD_UNKNOWN or not is_http:
-            raise
-    return _ask_alone(console, wanted, {})
+    alone = partial(_ask_alone, console, wanted, {}) if is_http else None
+    return console.call_or(alone, "discovery_service", "svc.ls", "collecting services", **wanted)
 
 
 def _ask_alone(console: Console, wanted: dict[str, str], settings: dict[str, Any]) -> Any:

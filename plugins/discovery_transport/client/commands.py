@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -9,13 +10,12 @@ import typer
 
 from skycore.console import Console
 from skycore.contracts.rpc import RpcService
-from skycore.errors import ConfigError, DiscoveryError, NoNodeError, RpcError
+from skycore.errors import ConfigError
 
 __all__ = ["all_transports"]
 
 PLUGINS = ("http_client", "discovery_transport", "namespaces_skywire")
 SOURCES = ("auto", "dht", "http", "both")
-METHOD_UNKNOWN = -32601
 NOT_THE_SERVICES = ("one_sided", "listed_by", "source")
 
 
@@ -64,21 +64,11 @@ def _ask(console: Console, wanted: dict[str, Any], url: str) -> Any:
         if wanted["source"] in ("dht", "both"):
             raise ConfigError("--url asks a service, not the DHT", hint="leave --source out")
         return _ask_alone(console, wanted, url)
-    try:
-        return console.call("tp.all", "collecting transports", **wanted)
-    except NoNodeError as none:
-        reason, needs_node = str(none), none.hint
-    except RpcError as bad:
-        if bad.code != METHOD_UNKNOWN:
-            raise
-        reason = "the running node does not have the plugin discovery_transport"
-        needs_node = '[node] enable = ["http_client", "discovery_transport"]'
-    if wanted["source"] in ("dht", "both"):
-        raise NoNodeError(f"{reason}: only a node can be asked for its DHT store", hint=needs_node)
-    try:
-        return _ask_alone(console, wanted, "")
-    except DiscoveryError as bad:
-        raise DiscoveryError(f"{reason}, and over HTTP: {bad}", hint=bad.hint) from bad
+    is_http = wanted["source"] in ("auto", "http")
+    alone = partial(_ask_alone, console, wanted, "") if is_http else None
+    return console.call_or(
+        alone, "discovery_transport", "tp.all", "collecting transports", **wanted
+    )
 
 
 def _ask_alone(console: Console, wanted: dict[str, Any], url: str) -> Any:

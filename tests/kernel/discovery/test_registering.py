@@ -99,7 +99,7 @@ def test_trouble_is_met_with_patience_and_nudges_do_not_shorten_it(seed):
     loop = run(server, 700, *nudges, seed=seed)
     waits = gaps(server.asked_at)
     for attempt, wait in enumerate(waits[:8], 1):
-        assert max(5, 0.8 * min(90, 5 * 2 ** (attempt - 1))) <= wait <= 1.2 * 90
+        assert max(5, 0.8 * min(45, 5 * 2 ** (attempt - 1))) <= wait <= 1.2 * 45
     assert loop.state.failures == 8 and loop.state.is_current
 
 

@@ -46,7 +46,7 @@ def test_the_node_is_asked_and_a_table_is_shown(capsys):
     assert console.asked == [("dmsg.servers", {"source": "dht"})]
     for text in ("ab" * 32, "203.0.113.7:8081", "40", "yes", "official", "dht+http", "12 s"):
         assert text in out
-    assert out.splitlines()[-1] == "1 servers. Source: http."
+    assert out.splitlines()[-1] == "1 server. Source: http."
 
 
 @pytest.mark.parametrize("none", [NoNodeError("no"), RpcError("unknown", code=-32601)])
@@ -54,7 +54,7 @@ def test_without_a_node_that_knows_the_service_is_asked_from_here(capsys, none):
     console = FakeConsole(none)
     assert "203.0.113.7" in shown(capsys, console)
     assert console.asked[1] == ("alone", {})
-    with pytest.raises(type(none)):  # the DHT is a node's
+    with pytest.raises(NoNodeError, match="only a node"):  # the DHT is a node's
         commands.servers(FakeConsole(none), source="dht")
     with pytest.raises(AccessDeniedError):
         commands.servers(FakeConsole(AccessDeniedError()))
@@ -78,8 +78,8 @@ def test_l18_what_is_not_everything_is_marked_with_the_reason(capsys):
     }
     lines = shown(capsys, FakeConsole(part)).splitlines()
     assert lines[-3:] == [
-        "PARTIAL: 1 servers. Source: http.",
-        "http: 2 entries are left out",
+        "PARTIAL, there may be more: 1 server. Source: http.",
+        "http: not all that there may be: 2 entries are left out",
         "dht could not be asked: no answer within 5 s",
     ]
     assert " - " in lines[1]
