@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
+import tracemalloc
 
 import anyio
 import pytest
 
 from skycore.errors import DialError
+from skycore.model.addresses import Address
 from skycore.testing import Link, Trace, simulate
 from skycore.testing.fakes import identity
 
@@ -283,3 +286,32 @@ async def test_u17_a_peer_that_vanishes_while_the_window_is_full_stops_nothing_e
 async def _send_until_broken(stream, data):
     with pytest.raises(anyio.BrokenResourceError):
         await stream.send(data)
+
+
+async def test_an_idle_connection_holds_little(ground):
+    """1,024 of them, as many as there may be, are then 64 MiB, of which half is OpenSSL's."""
+    world = ground()
+    count = 12
+    async with (
+        world.node("alice", "10.0.0.1") as alice,
+        world.node("bob", "10.0.0.2") as bob,
+        bob.listen() as listener,
+    ):
+        ends = []
+
+        async def meet():
+            ends.append(await alice.dial(BOB, [Address("sudph", "10.0.0.2:7777")]))
+            ends.append(await listener.accept())
+            await anyio.sleep(1)
+
+        await meet()  # what is made once
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for _ in range(count):
+                await meet()
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held / (2 * count) < 64 * 1024
