@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__: list[str] = []
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """The two lists."""
     from access_whitelist.settings import WhitelistSettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_services() -> Any:
+def skycore_services() -> hooktypes.Services:
     """The lists in force, which the policy and the methods below share."""
     from access_whitelist.service import Whitelist, open_whitelist
     from skycore import Provider
@@ -27,7 +30,7 @@ def skycore_services() -> Any:
 
 
 @hookimpl
-def skycore_access() -> Any:
+def skycore_access() -> hooktypes.Access:
     """ALLOW for listed keys; no opinion on others, which means no."""
     from access_whitelist.service import open_policy
 
@@ -35,7 +38,7 @@ def skycore_access() -> Any:
 
 
 @hookimpl
-def skycore_rpc_methods() -> Any:
+def skycore_rpc_methods() -> hooktypes.RpcMethods:
     """whitelist.list, whitelist.add and whitelist.remove."""
     from access_whitelist.methods import open_methods
 
@@ -43,7 +46,7 @@ def skycore_rpc_methods() -> Any:
 
 
 @hookimpl
-def skycore_commands() -> Any:
+def skycore_commands() -> hooktypes.Commands:
     """The commands under `skynode visor whitelist`."""
     from skycore.contracts.command import Command
 

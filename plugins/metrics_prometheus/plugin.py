@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["skycore_http_routes", "skycore_settings"]
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """Who may read, and how fresh what he reads is."""
     from metrics_prometheus.settings import MetricsSettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_http_routes() -> Any:
+def skycore_http_routes() -> hooktypes.HttpRoutes:
     """/metrics."""
     from metrics_prometheus.service import open_metrics
 

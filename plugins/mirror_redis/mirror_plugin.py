@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__: list[str] = []
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     from mirror_redis.mirror_settings import RedisMirrorSettings
 
     return RedisMirrorSettings
 
 
 @hookimpl
-def skycore_services() -> Any:
+def skycore_services() -> hooktypes.Services:
     from mirror_redis.mirror_service import Mirroring, MirrorLink, open_mirror_link, open_mirroring
     from skycore import Provider
 
@@ -25,28 +28,28 @@ def skycore_services() -> Any:
 
 
 @hookimpl
-def skycore_mirrors() -> Any:
+def skycore_mirrors() -> hooktypes.Mirrors:
     from mirror_redis.mirror_service import open_redis_mirror
 
     return [open_redis_mirror]
 
 
 @hookimpl
-def skycore_discovery() -> Any:
+def skycore_discovery() -> hooktypes.Discovery:
     from mirror_redis.source import open_redis_source
 
     return [open_redis_source]
 
 
 @hookimpl
-def skycore_status() -> Any:
+def skycore_status() -> hooktypes.Status:
     from mirror_redis.mirror_service import open_mirror_status
 
     return [open_mirror_status]
 
 
 @hookimpl
-def skycore_commands() -> Any:
+def skycore_commands() -> hooktypes.Commands:
     from skycore.contracts.command import Command
 
     return [

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["skycore_registries", "skycore_services", "skycore_settings", "skycore_status"]
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """Where Redis is, and how much may be listed."""
     from mirror_redis.registry_settings import RedisRegistrySettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_services() -> Any:
+def skycore_services() -> hooktypes.Services:
     """The connections, which the registry and its status share."""
     from mirror_redis.registry_service import RegistryLink, open_registry_link
     from skycore import Provider
@@ -27,7 +30,7 @@ def skycore_services() -> Any:
 
 
 @hookimpl
-def skycore_registries() -> Any:
+def skycore_registries() -> hooktypes.Registries:
     """Listings in Redis."""
     from mirror_redis.registry_service import open_redis_registry
 
@@ -35,7 +38,7 @@ def skycore_registries() -> Any:
 
 
 @hookimpl
-def skycore_status() -> Any:
+def skycore_status() -> hooktypes.Status:
     """How Redis is."""
     from mirror_redis.registry_service import open_registry_status
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from skycore import hookimpl
 
 if TYPE_CHECKING:
-    from skycore.contracts.security import Security
-    from skycore.contracts.settings import PluginSettings
-    from skycore.hookspecs import Factory
+    from skycore import hooktypes
 
 __all__ = ["skycore_security", "skycore_settings"]
 
 
 @hookimpl
-def skycore_settings() -> type[PluginSettings]:
+def skycore_settings() -> hooktypes.Settings:
     """Return the section's model."""
     from security_noise.settings import NoiseSettings
 
@@ -24,7 +21,7 @@ def skycore_settings() -> type[PluginSettings]:
 
 
 @hookimpl
-def skycore_security() -> Iterable[Factory[Security]]:
+def skycore_security() -> hooktypes.Security:
     """Return the Noise XK channel."""
     from security_noise.service import open_noise
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["skycore_settings", "skycore_stores"]
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """Which file, how much history, how much memory."""
     from store_sqlite.settings import SqliteStoreSettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_stores() -> Any:
+def skycore_stores() -> hooktypes.Stores:
     """Items in one SQLite file."""
     from store_sqlite.service import open_sqlite_store
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["skycore_settings", "skycore_streams"]
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """Bounds per peer."""
     from streams_vstream.settings import VStreamSettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_streams() -> Any:
+def skycore_streams() -> hooktypes.Streams:
     """The carrier named `transport`."""
     from streams_vstream.service import open_vstream
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from skycore import hookimpl
 
 if TYPE_CHECKING:
-    from skycore.contracts.settings import PluginSettings
-    from skycore.contracts.transport import TransportType
-    from skycore.hookspecs import Factory
+    from skycore import hooktypes
 
 __all__ = ["skycore_settings", "skycore_transports"]
 
 
 @hookimpl
-def skycore_settings() -> type[PluginSettings]:
+def skycore_settings() -> hooktypes.Settings:
     """Return the section's model."""
     from transport_stcpr.settings import StcprSettings
 
@@ -24,7 +21,7 @@ def skycore_settings() -> type[PluginSettings]:
 
 
 @hookimpl
-def skycore_transports() -> Iterable[Factory[TransportType]]:
+def skycore_transports() -> hooktypes.Transports:
     """Return the transport type `stcpr`."""
     from transport_stcpr.service import open_stcpr
 

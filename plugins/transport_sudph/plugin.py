@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from skycore import hookimpl
 
 if TYPE_CHECKING:
-    from skycore.contracts.settings import PluginSettings
-    from skycore.contracts.status import StatusSource
-    from skycore.contracts.transport import TransportType
-    from skycore.hookspecs import Factory
+    from skycore import hooktypes
 
 __all__ = ["skycore_settings", "skycore_status", "skycore_transports"]
 
 
 @hookimpl
-def skycore_settings() -> type[PluginSettings]:
+def skycore_settings() -> hooktypes.Settings:
     """Return the section's model."""
     from transport_sudph.settings import SudphSettings
 
@@ -25,7 +21,7 @@ def skycore_settings() -> type[PluginSettings]:
 
 
 @hookimpl
-def skycore_transports() -> Iterable[Factory[TransportType]]:
+def skycore_transports() -> hooktypes.Transports:
     """Return the transport type `sudph`."""
     from transport_sudph.service import open_sudph
 
@@ -33,7 +29,7 @@ def skycore_transports() -> Iterable[Factory[TransportType]]:
 
 
 @hookimpl
-def skycore_status() -> Iterable[Factory[StatusSource]]:
+def skycore_status() -> hooktypes.Status:
     """Return what SUDPH says of itself."""
     from transport_sudph.status import open_status
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["skycore_commands", "skycore_rpc_methods", "skycore_settings"]
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """How long parts may take to answer."""
     from visor_info.settings import VisorInfoSettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_rpc_methods() -> Any:
+def skycore_rpc_methods() -> hooktypes.RpcMethods:
     """Overview, Health and Summary."""
     from visor_info.service import open_info
 
@@ -26,7 +29,7 @@ def skycore_rpc_methods() -> Any:
 
 
 @hookimpl
-def skycore_commands() -> Any:
+def skycore_commands() -> hooktypes.Commands:
     """The commands under `skynode visor`."""
     from skycore.contracts.command import Command
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__: list[str] = []
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """Bounds and time limits."""
     from visor_rpc.settings import VisorRpcSettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_services() -> Any:
+def skycore_services() -> hooktypes.Services:
     """The registry, served to other nodes."""
     from skycore import Provider
     from visor_rpc.service import VisorRpc, open_visor_rpc
@@ -27,7 +30,7 @@ def skycore_services() -> Any:
 
 
 @hookimpl
-def skycore_rpc_methods() -> Any:
+def skycore_rpc_methods() -> hooktypes.RpcMethods:
     """visor.tp_rpc: call another node through this one."""
     from visor_rpc.proxy import open_proxy
 
@@ -35,7 +38,7 @@ def skycore_rpc_methods() -> Any:
 
 
 @hookimpl
-def skycore_status() -> Any:
+def skycore_status() -> hooktypes.Status:
     """Streams, calls and refusals."""
     from visor_rpc.service import open_status
 
@@ -43,7 +46,7 @@ def skycore_status() -> Any:
 
 
 @hookimpl
-def skycore_commands() -> Any:
+def skycore_commands() -> hooktypes.Commands:
     """The commands under `skynode visor`."""
     from skycore.contracts.command import Command
 

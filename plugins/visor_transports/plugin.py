@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["skycore_commands", "skycore_rpc_methods", "skycore_settings", "skycore_status"]
 
 
 @hookimpl
-def skycore_settings() -> Any:
+def skycore_settings() -> hooktypes.Settings:
     """Limits of what is kept."""
     from visor_transports.settings import TransportsByHandSettings
 
@@ -18,7 +21,7 @@ def skycore_settings() -> Any:
 
 
 @hookimpl
-def skycore_rpc_methods() -> Any:
+def skycore_rpc_methods() -> hooktypes.RpcMethods:
     """tp.ls, tp.add and tp.rm."""
     from visor_transports.service import open_transport_methods
 
@@ -26,7 +29,7 @@ def skycore_rpc_methods() -> Any:
 
 
 @hookimpl
-def skycore_status() -> Any:
+def skycore_status() -> hooktypes.Status:
     """How many transports, and what was refused."""
     from visor_transports.service import open_transport_status
 
@@ -34,7 +37,7 @@ def skycore_status() -> Any:
 
 
 @hookimpl
-def skycore_commands() -> Any:
+def skycore_commands() -> hooktypes.Commands:
     """The `skynode tp` commands."""
     from skycore.contracts.command import Command
 

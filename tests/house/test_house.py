@@ -9,11 +9,14 @@ import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
+from inspect import ismodule
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import skycore
+from skycore import hookspecs, hooktypes
 from skycore.contracts.settings import PluginSettings
 from skycore.hookspecs import NodeSpec, slots
 from skycore.node import KERNEL_SECTIONS
@@ -124,6 +127,29 @@ def test_every_hook_has_a_plugin_a_suite_and_docs() -> None:
         for suite in re.findall(r"`(\w+Contract)`", function.__doc__ or ""):
             assert f"class {suite}" in suite_text, f"{hook} names a suite that is not there"
     assert set(slots()) <= {h for h in vars(NodeSpec) if h.startswith("skycore_")}
+
+
+def test_every_hook_of_a_plugin_says_what_it_returns() -> None:
+    """So that mypy compares it with its spec."""
+    for hook, function in vars(NodeSpec).items():
+        if hook.startswith("skycore_"):
+            named = getattr(hooktypes, _type_of(hook))
+            contracts = {t.__name__: t for m in vars(hooktypes).values() for t in _types_in(m)}
+            spec = function.__annotations__["return"]
+            assert named == eval(spec, {**vars(hookspecs), "Any": Any, **contracts}), hook  # noqa: S307
+    for path in (ROOT / "plugins").rglob("*plugin.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("skycore_"):
+                says = ast.unparse(node.returns) if node.returns else "nothing"
+                assert says == f"hooktypes.{_type_of(node.name)}", f"{path}: {node.name}"
+
+
+def _type_of(hook: str) -> str:
+    return "".join(word.title() for word in hook.split("_")[1:])
+
+
+def _types_in(module: object) -> list[type]:
+    return [t for t in vars(module).values() if isinstance(t, type)] if ismodule(module) else []
 
 
 def _settings_models() -> Iterator[tuple[str, type[PluginSettings]]]:

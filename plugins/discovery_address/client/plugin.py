@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["discovery_address"]
 
@@ -13,25 +16,25 @@ class _Client:
     """Tells resolvers and the DHT where this node is; asks for others."""
 
     @hookimpl
-    def skycore_settings(self) -> Any:
+    def skycore_settings(self) -> hooktypes.Settings:
         from discovery_address.client.settings import AddressSettings
 
         return AddressSettings
 
     @hookimpl
-    def skycore_services(self) -> Any:
+    def skycore_services(self) -> hooktypes.Services:
         from discovery_address.client.service import PROVIDERS
 
         return PROVIDERS
 
     @hookimpl
-    def skycore_discovery(self) -> Any:
+    def skycore_discovery(self) -> hooktypes.Discovery:
         from discovery_address.client.service import open_source
 
         return [open_source]
 
     @hookimpl
-    def skycore_status(self) -> Any:
+    def skycore_status(self) -> hooktypes.Status:
         from discovery_address.client.service import open_status
 
         return [open_status]

@@ -38,14 +38,12 @@ class _Client:
 
     @hookimpl
     def skycore_rpc_methods(self) -> hooktypes.RpcMethods:
-        """dmsg.servers."""
         from discovery_dmsg.client.service import open_servers_rpc
 
         return [open_servers_rpc]
 
     @hookimpl
     def skycore_status(self) -> hooktypes.Status:
-        """How the registration stands."""
         from discovery_dmsg.client.service import open_status
 
         return [open_status]

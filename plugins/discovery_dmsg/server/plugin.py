@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
+
+if TYPE_CHECKING:
+    from skycore import hooktypes
 
 __all__ = ["discovery_dmsg_server"]
 
@@ -13,14 +16,14 @@ class _Server:
     """Keeps what keys say of their DMSG sessions, and answers for everybody."""
 
     @hookimpl
-    def skycore_settings(self) -> Any:
+    def skycore_settings(self) -> hooktypes.Settings:
         """Where to serve, whom to believe, how long entries live."""
         from discovery_dmsg.settings import DmsgServerSettings
 
         return DmsgServerSettings
 
     @hookimpl
-    def skycore_services(self) -> Any:
+    def skycore_services(self) -> hooktypes.Services:
         """The table in memory, and the ways to the DHT and back."""
         from discovery_dmsg.server.desk import DmsgDesk
         from discovery_dmsg.server.service import open_desk
@@ -29,14 +32,14 @@ class _Server:
         return [Provider(DmsgDesk, open_desk)]
 
     @hookimpl
-    def skycore_http_routes(self) -> Any:
+    def skycore_http_routes(self) -> hooktypes.HttpRoutes:
         """The routes."""
         from discovery_dmsg.server.service import open_routes
 
         return [open_routes]
 
     @hookimpl
-    def skycore_status(self) -> Any:
+    def skycore_status(self) -> hooktypes.Status:
         """How much is listed and published."""
         from discovery_dmsg.server.service import open_status
 

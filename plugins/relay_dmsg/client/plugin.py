@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
 
 if TYPE_CHECKING:
-    from skycore.hooktypes import (
-        EntrySource,
-        Factory,
-        Iterable,
-        PluginSettings,
-        StatusSource,
-        TransportType,
-    )
+    from skycore import hooktypes
 
 __all__ = ["dmsg_client"]
 
@@ -23,31 +16,31 @@ class _Client:
     """Reached through relays, and reaching others through them."""
 
     @hookimpl
-    def skycore_settings(self) -> type[PluginSettings]:
+    def skycore_settings(self) -> hooktypes.Settings:
         from relay_dmsg.settings import DmsgClientSettings
 
         return DmsgClientSettings
 
     @hookimpl
-    def skycore_services(self) -> Iterable[Factory[Any] | Any]:
+    def skycore_services(self) -> hooktypes.Services:
         from relay_dmsg.client.service import SERVICES
 
         return SERVICES
 
     @hookimpl
-    def skycore_transports(self) -> Iterable[Factory[TransportType]]:
+    def skycore_transports(self) -> hooktypes.Transports:
         from relay_dmsg.client.service import open_type
 
         return [open_type]
 
     @hookimpl
-    def skycore_discovery(self) -> Iterable[Factory[EntrySource]]:
+    def skycore_discovery(self) -> hooktypes.Discovery:
         from relay_dmsg.client.service import open_source
 
         return [open_source]
 
     @hookimpl
-    def skycore_status(self) -> Iterable[Factory[StatusSource]]:
+    def skycore_status(self) -> hooktypes.Status:
         from relay_dmsg.client.service import open_status
 
         return [open_status]

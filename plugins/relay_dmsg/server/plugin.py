@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skycore import hookimpl
 
 if TYPE_CHECKING:
-    from skycore.hooktypes import Factory, Iterable, PluginSettings, StatusSource
+    from skycore import hooktypes
 
 __all__ = ["dmsg_server"]
 
@@ -16,19 +16,19 @@ class _Server:
     """A relay for others."""
 
     @hookimpl
-    def skycore_settings(self) -> type[PluginSettings]:
+    def skycore_settings(self) -> hooktypes.Settings:
         from relay_dmsg.settings import DmsgServerSettings
 
         return DmsgServerSettings
 
     @hookimpl
-    def skycore_services(self) -> Iterable[Factory[Any] | Any]:
+    def skycore_services(self) -> hooktypes.Services:
         from relay_dmsg.server.service import SERVICES
 
         return SERVICES
 
     @hookimpl
-    def skycore_status(self) -> Iterable[Factory[StatusSource]]:
+    def skycore_status(self) -> hooktypes.Status:
         from relay_dmsg.server.service import open_status
 
         return [open_status]
