@@ -192,3 +192,25 @@ async def test_t3181_a_start_waits_for_no_relay(world):
     assert anyio.current_time() - before <= 10
     await world.start(gone)
     await attached(world, alice, limit_s=75)
+
+
+async def test_f13_links_of_one_address_push_out_no_session(world):
+    """A server with room for eight links, and fourteen nodes behind one NAT that want some."""
+    server = await world.full_node({**SERVER, "transports": {"transports_max": 8}})
+    (alice,) = await world.spawn("visor", settings=hidden(server), nat=NAT, seeds=[])
+    await attached(world, alice)
+    await world.spawn(
+        "visor",
+        n=14,
+        settings={
+            "node": {"disable": ["dmsg_client", "transport_sudph"]},
+            "transport_stcpr": {"listen": ""},
+        },
+        nat=world.network.nat(NAT, "100.9.9.9"),
+    )
+    relay, links = server.get(Relay), server.get(Transports)
+    for _ in range(60):
+        await anyio.sleep(5)
+        assert len(links.all()) <= 8 and sessions(alice) == {server.public}
+    assert relay.counters["attached"] == 1 and len(relay.sessions) == 1
+    assert sum(link.host == "100.9.9.9" for link in links.all()) >= 6
