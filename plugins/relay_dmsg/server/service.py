@@ -10,7 +10,7 @@ import anyio
 
 from relay_dmsg.numbers import TO_SERVER
 from relay_dmsg.server.relay import Relay
-from relay_dmsg.server.telling import WHERE_HINT, Teller
+from relay_dmsg.server.telling import UNKNOWN, Teller
 from relay_dmsg.settings import DmsgServerSettings
 from skycore import Live, Provider
 from skycore.contracts.dht import Dht, DhtMode, Mirror
@@ -102,7 +102,7 @@ class _Status:
         }
         summary = f"{len(relay.sessions)} sessions, {len(relay.splices)} relayed streams"
         if not relay.told:
-            return Status(Health.OK, f"{summary}; unlisted: {WHERE_HINT}", fields)
+            return Status(Health.OK, f"{summary}; {UNKNOWN}", fields)
         return Status(Health.OK, summary, fields)
 
 

@@ -22,7 +22,7 @@ from skycore.model.addresses import Address, join_host_port, split_host_port
 from skycore.model.entries import DmsgServer, DmsgServerEntry
 from skycore.model.keys import PubKey
 
-__all__ = ["WHERE_HINT", "Teller", "told_address"]
+__all__ = ["UNKNOWN", "Teller", "told_address"]
 
 log = logging.getLogger(__name__)
 DMSG_SERVER: Final = b"dmsg-server"
@@ -31,9 +31,8 @@ LOOK_S: Final = 5.0
 RETRY_S: Final = 30.0
 UNKNOWN_S: Final = 15.0
 """A resolver may say in this time how this node is seen; then people are told that nobody did."""
-WHERE_HINT: Final = (
-    "this node does not know where others reach it; set [transport_stcpr] advertise, which tells"
-    " everybody, or [discovery_address] url, and it asks"
+UNKNOWN: Final = (
+    "nobody is told where this relay is (set transport_stcpr.advertise or discovery_address.url)"
 )
 LEAVE_S: Final = 2.0
 STEPS: Final = 16
@@ -130,7 +129,7 @@ class Teller:
             self._unknown_since = self._clock.now()
         elif not self._has_warned and self._clock.now() - self._unknown_since >= UNKNOWN_S:
             self._has_warned = True
-            log.warning("no record as a DMSG server is published: %s", WHERE_HINT)
+            log.warning("no record dmsg-server is published: %s", UNKNOWN)
 
     async def _tell(self, address: str) -> None:
         serves_dht = self._serves_dht()

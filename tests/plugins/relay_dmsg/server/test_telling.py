@@ -16,6 +16,6 @@ async def test_who_does_not_know_where_it_is_says_so_once(bench, caplog, monkeyp
     await anyio.sleep(1_000)
     assert not relay.told and not bench.published.facts
     (said,) = (r.getMessage() for r in caplog.records if r.name == telling.__name__)
-    assert "[transport_stcpr] advertise" in said
+    assert "transport_stcpr.advertise" in said
     async with open_status(relay, DmsgServerSettings()) as source:
-        assert "[transport_stcpr] advertise" in (await source.status()).summary
+        assert "transport_stcpr.advertise" in (await source.status()).summary
