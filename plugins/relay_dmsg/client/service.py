@@ -207,7 +207,11 @@ class _Status:
             return Status(Health.OK, summary, fields)
         if sessions:
             return Status(Health.OK, f"{summary}, of {wanted} wanted", fields)
-        return Status(Health.DEGRADED, f"{summary}: not reachable through relays", fields)
+        if not len(client.servers):  # nothing has failed
+            hint = "set dmsg_client.servers, discovery_dmsg.url or dht_kademlia.bootstrap"
+            return Status(Health.OK, f"no relay is known ({hint})", fields)
+        known = f"{summary}, of {len(client.servers)} known: not reachable through relays"
+        return Status(Health.DEGRADED, known, fields)
 
 
 @asynccontextmanager
