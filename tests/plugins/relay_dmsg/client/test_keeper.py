@@ -291,3 +291,27 @@ async def test_q5_a_full_disk_ends_no_session(bench, monkeypatch):
     await bench.until(lambda: len(attached(door)) == 1)
     bench.exchange.down.discard(bench.key("one"))
     await bench.until(lambda: len(attached(door)) == 2, limit_s=30)
+
+
+async def test_c40_sources_that_were_away_for_an_hour_are_asked_again_within_30_s(bench):
+    """Patience with sources ends while there is no session at all."""
+    await bench.server("one")
+    source = Source(bench, ["one"])
+    source.is_down = True
+    door = await bench.client("alice", sources=(source,))
+    await anyio.sleep(3_600)
+    assert not attached(door) and source.asked <= 240
+    source.is_down = False
+    assert await bench.until(lambda: attached(door), limit_s=30) <= 30
+
+
+async def test_c40_a_server_that_was_away_for_a_minute_is_back_within_30_s(bench):
+    """The only one that is known: down for 60 s after a session that was worth its dial."""
+    await bench.server("one")
+    door = await bench.client("alice", "one")
+    await bench.until(lambda: attached(door))
+    await anyio.sleep(120)
+    bench.exchange.stop(bench.key("one"))
+    await anyio.sleep(60)
+    bench.exchange.down.discard(bench.key("one"))
+    assert await bench.until(lambda: attached(door), limit_s=30) <= 30
