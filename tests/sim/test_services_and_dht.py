@@ -267,7 +267,8 @@ async def all_services(world):
             "node": {
                 "enable": [
                     "registry_sqlite", "http_server", *(f"discovery_{k}_server" for k in KINDS)
-                ]
+                ],
+                "disable": ["dmsg_server"],  # it is no client of its own: its relay would be none
             },
             "http_server": {"listen": ":9080", "requests_per_minute": 0},
             "discovery_address_server": {"private_addresses": True},

@@ -22,7 +22,7 @@ from relay_dmsg.core.servers import Servers, parse_server
 from relay_dmsg.numbers import TO_CLIENT
 from relay_dmsg.settings import DmsgClientSettings
 from skycore import Live, Provider
-from skycore.contracts.dht import Dht
+from skycore.contracts.dht import Dht, Mirror
 from skycore.contracts.discovery import EntrySource
 from skycore.contracts.dmsg import DmsgPresence
 from skycore.contracts.namespace import Namespaces
@@ -107,6 +107,7 @@ async def open_client(
     streams: tuple[Streams, ...],
     transports: Transports,
     publisher: Publisher | None,
+    mirrors: tuple[Mirror, ...],
     namespaces: Namespaces,
     presences: Live[DmsgPresence],
     sources: Live[EntrySource],
@@ -117,7 +118,10 @@ async def open_client(
     files: Files,
     lifecycle: Lifecycle,
 ) -> AsyncIterator[DmsgClient]:
-    """Keep sessions, take dials, tell where, from when the node is up until it stops."""
+    """Keep sessions, take dials, tell where, from when the node is up until it stops.
+
+    `mirrors` are there before this and after it: the last thing that is published must get out.
+    """
     carrier = _carrier(streams)
     suite, own = identity.network.suite, identity.public
     servers = _known(Servers(suite, entropy.random()), settings, identity, files)
@@ -152,6 +156,7 @@ async def open_client(
         tasks.start_soon(work)
         try:
             yield client
+            await teller.leave()  # while all this needs still works; who is cancelled says nothing
         finally:
             door.inside = None
             tasks.cancel_scope.cancel()

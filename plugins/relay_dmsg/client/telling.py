@@ -28,6 +28,8 @@ DMSG: Final = b"dmsg"
 DEBOUNCE_S: Final = 1.0
 RETRY_S: Final = 30.0
 REPEAT_S: Final = 300.0
+LEAVE_S: Final = 2.0
+"""How long taking the record back may take when the node stops."""
 
 
 class Teller:
@@ -50,29 +52,47 @@ class Teller:
         self._presences = presences
         self._changed = anyio.Event()
         self._told = False
+        self._is_over = False
+        self._turn = anyio.Lock()
 
     def change(self) -> None:
         """Note that the sessions changed."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Tell after each change, and again every REPEAT_S."""
+        """Tell after each change, and again every REPEAT_S, until `leave`."""
         wait_s = REPEAT_S
-        while True:
+        while not self._is_over:
             with anyio.move_on_after(wait_s):
                 await self._changed.wait()
                 await anyio.sleep(DEBOUNCE_S)
             self._changed = anyio.Event()
             try:
-                await self._tell()
+                async with self._turn:
+                    await self._tell()
                 wait_s = REPEAT_S
             except SkycoreError as bad:
                 log.warning("cannot publish our DMSG servers error=%r", str(bad))
                 wait_s = RETRY_S
 
+    async def leave(self) -> None:
+        """Take the record back: nobody looks for a visor that stopped until its lease ends.
+
+        Bounded. Raises nothing. The entry at the discovery is taken back by whoever registered it.
+        """
+        self._is_over = True
+        with anyio.move_on_after(LEAVE_S):
+            async with self._turn:  # a record on its way would come after the end of it
+                if not self._told or self._publisher is None or self._namespace is None:
+                    return
+                try:
+                    await self._publisher.publish(Fact(DMSG, None))
+                except SkycoreError as bad:
+                    log.info("our DMSG record could not be taken back error=%r", str(bad))
+
     async def _tell(self) -> None:
         servers = sorted(self._servers())
-        if not servers and not self._told:
+        if self._is_over or (not servers and not self._told):
             return
         self._told = True
         for presence in self._presences:

@@ -157,6 +157,7 @@ class Bench:
                 (self.streams(name),),
                 links,
                 self.published,
+                (),
                 Namespaces(ALL),
                 (),
                 sources,
