@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from skycore.control import control_socket_path
+
 __all__ = ["NodeProcess", "NodeProcessError", "node_processes"]
 
 SKYNODE = (sys.executable, "-m", "skycore")
@@ -112,14 +114,15 @@ class NodeProcess:
                 stdout=log,
                 stderr=log,
             )
-        until = time.monotonic() + START_MAX_S
+        until, socket = time.monotonic() + START_MAX_S, control_socket_path(self.data)
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 break
-            with contextlib.suppress(NodeProcessError):
-                self.run("visor", "info")
-                return self
-            time.sleep(0.1)
+            if socket.exists():  # a command is a process, and takes from the node that starts
+                with contextlib.suppress(NodeProcessError):
+                    self.run("visor", "info")
+                    return self
+            time.sleep(0.05)
         self.kill()
         raise NodeProcessError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
 
