@@ -55,7 +55,8 @@ class CallerSettings(QuotaSettings):
 
     hosts: tuple[str, ...] = Field((), max_length=64)
     """Names by which clients reach this server, such as `tpd.example.org` or `10.0.0.1:9080`; a
-    signed request for another one is refused. Empty: any name."""
+    signed request for another one is refused. Empty: any name, and then another server of this
+    network can hand on here, once, what a visor signed for it."""
     unbound_signatures: bool = False
     """Also believe signatures over body and nonce alone, as older clients make them, and static
     signatures of monitors: such a request can be repeated against other routes and servers."""
