@@ -76,8 +76,9 @@ async def open_server(
         try:
             yield relay
             # in good order, while all this needs still works; who is cancelled says nothing
-            await teller.leave()
-            await relay.stop()
+            async with anyio.create_task_group() as last:
+                last.start_soon(teller.leave)
+                last.start_soon(relay.stop)
         finally:
             tasks.cancel_scope.cancel()
 
