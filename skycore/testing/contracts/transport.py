@@ -14,7 +14,7 @@ from skycore.errors import DialError
 from skycore.model.addresses import Address
 from skycore.testing.fakes import identity
 
-__all__ = ["TransportTypeContract"]
+__all__ = ["REMOTE", "TransportTypeContract"]
 
 REMOTE = identity("remote").public
 SIZE = 300_000
