@@ -56,6 +56,6 @@ def test_an_idle_visor_has_loaded_nothing_that_it_does_not_use(tmp_path: Path) -
         _, said = process.communicate(timeout=15)
     assert "ready profile=visor" in said
     imported = {line.rpartition("|")[2].strip() for line in said.splitlines() if "|" in line}
-    assert {"skycore.node", "dht_kademlia.service", "transport_stcpr.service"} <= imported
+    assert {"skycore.node", "dht_kademlia.dht", "transport_stcpr.service"} <= imported
     assert not {name.split(".")[0] for name in imported} & NEVER.keys()
     assert not {name for name in imported if name.startswith(NEVER_OF_OURS)}
