@@ -11,7 +11,7 @@ from mirror_redis.bringing import Bringer
 from mirror_redis.own import OwnRecords
 from mirror_redis.service import StoreStatus
 from skycore.contracts.publish import Fact, Publisher
-from skycore.contracts.status import Health, StatusSource
+from skycore.contracts.status import Health
 from skycore.contracts.store import Items
 from skycore.model.items import (
     Kind,
@@ -83,9 +83,9 @@ async def test_m8_and_what_they_published_before_they_were_started_anew(redis, t
     async with Node.open("fullnode", settings(redis), data=tmp_path) as node:
         expected = {node.identity.public: await publish(node) | {b"gone": None}}
     async with Node.open("fullnode", settings(redis), data=tmp_path) as node:
-        [status] = [s for s in node._parts[StatusSource] if s.name == "redis"]
+        own = node.get(OwnRecords)  # of what else a node publishes, too
         with anyio.fail_after(10):
-            while (await status.status()).fields["own_records"] < len(SALTS):
+            while not {r.ranked.item.salt for r in own.living(0)}.issuperset(SALTS):
                 await anyio.sleep(0.02)
         redis.send("FLUSHALL")
         await until_same((node,), expected)
