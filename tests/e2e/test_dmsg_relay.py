@@ -41,14 +41,12 @@ def asked(node: NodeProcess, key: str, limit_s: float = 60.0) -> dict[str, objec
 
 def test_a_real_relay(tmp_path: Path) -> None:
     with node_processes(tmp_path, "server", "alice", "bob") as (server, alice, bob):
-        enable = 'node.enable=["dmsg_server"]'
-        server.start(enable, "transport_stcpr.listen=127.0.0.1:0", profile="fullnode")
+        server.start("transport_stcpr.listen=127.0.0.1:0", profile="fullnode")
         contact = server.contact
         port = contact.rpartition(":")[2]
         trusts = f"access_whitelist.hypervisors={json.dumps([alice.key()])}"
         for node in (alice, bob):
             node.start(
-                'node.enable=["dmsg_client"]',
                 'node.disable=["transport_sudph"]',  # else they would meet without a relay
                 "transport_stcpr.listen=",
                 f"dmsg_client.servers={json.dumps([contact])}",
@@ -63,7 +61,7 @@ def test_a_real_relay(tmp_path: Path) -> None:
         relay = part(server, "dmsg_server")
         assert relay["sessions"] == 2 and relay["streams"] >= 1 and relay["bytes"] > 0
         server.kill()
-        server.start(enable, f"transport_stcpr.listen=127.0.0.1:{port}", profile="fullnode")
+        server.start(f"transport_stcpr.listen=127.0.0.1:{port}", profile="fullnode")
         attached(alice)
         attached(bob)
         assert asked(alice, bob.key())["public_key"] == bob.key()
