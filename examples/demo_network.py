@@ -70,7 +70,8 @@ class Country:
             return 'node.disable=["transport_sudph"]', "transport_stcpr.listen="
         host = self._lab.host(node.name.replace(" ", ""), nat=nat)
         node.before = tuple(host.exec_words())
-        return ()
+        # a host that is not public: so it follows hints to others of that kind
+        return (f"transport_stcpr.listen={host.address}:0",)
 
 
 def together(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
