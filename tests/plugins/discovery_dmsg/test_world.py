@@ -31,6 +31,10 @@ def anyio_backend():
     return sim_backend(limit_s=4 * 3_600)
 
 
+# What nodes say of themselves is for these tests to say, who would otherwise say what they are.
+RELAYS = ("dmsg_server", "dmsg_client")
+
+
 def facts(node, *, bootstrap):
     """Return what a node says of itself: where it takes sessions is not where it takes links."""
     return DmsgServer(f"{node.address}:8081", 100, dht_bootstrap=bootstrap)
@@ -50,7 +54,7 @@ class Deployment:
     async def start(self, **settings):
         (self.server,) = await self.world.spawn("visor", 1, {**SERVER, **settings}, seeds=())
         self.client = {
-            "node": {"enable": ["http_client", "discovery_dmsg"]},
+            "node": {"enable": ["http_client", "discovery_dmsg"], "disable": list(RELAYS)},
             "discovery_dmsg": {"url": f"http://{self.server.address}:9080/dmsgd"},
         }
         return self
@@ -165,7 +169,8 @@ async def test_m14_the_address_of_such_a_server_is_looked_up_where_it_is_not_kno
 async def test_l6_what_the_service_lists_is_read_back_out_of_the_dht_and_ends_there_too():
     network = {"network": {"name": NETWORK.name, "authority": NETWORK.authority.hex()}}
     async with World(seed=20, settings=network) as world:
-        service = world.prepare("fullnode", 1, SERVER)[0]
+        node = {"node": {**SERVER["node"], "disable": list(RELAYS)}}
+        service = world.prepare("fullnode", 1, {**SERVER, **node})[0]
         service.settings["publisher"] = {
             "delegations": [
                 encode_delegation(make_delegation(NETWORK, AUTHORITY, service.public, salt, UNTIL))
@@ -174,13 +179,15 @@ async def test_l6_what_the_service_lists_is_read_back_out_of_the_dht_and_ends_th
         }
         await world.start(service)
         client = {
-            "node": {"enable": ["http_client", "discovery_dmsg"]},
+            "node": {"enable": ["http_client", "discovery_dmsg"], "disable": list(RELAYS)},
             "discovery_dmsg": {"url": f"http://{service.address}:9080/dmsgd"},
         }
         people = await world.spawn("visor", 3, client)
         for node in people:
             node.get(DmsgPresence).set_server(facts(node, bootstrap=False))
-        (reader,) = await world.spawn("fullnode", 1, {"node": {"enable": ["discovery_dmsg"]}})
+        (reader,) = await world.spawn(
+            "fullnode", 1, {"node": {"enable": ["discovery_dmsg"], "disable": list(RELAYS)}}
+        )
 
         async def listed():
             told = await reader.get(Rpc).call(Caller(), "dmsg.servers", {"source": "dht"})
