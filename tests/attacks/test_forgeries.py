@@ -118,8 +118,11 @@ async def test_c1_c2_none_of_ten_thousand_forged_items_is_visible(
     assert all(code >= 200 for code in codes), codes
     assert codes[206] >= MANY // 2 and codes[303] == MANY // 8 and codes[401] >= MANY // 4
     held = victim.ask("dht.status")["items"]
-    assert set(held) <= {"fullnode", "addr"}, held  # its own advert and address, one each
+    own = {"fullnode", "addr", "dmsg-server"}  # its advert, its address, and that it is a relay
+    assert set(held) <= own, held
     assert all(count == 1 for count in held.values()), held
+    by = {row["subject"] for row in victim.ask("dht.list", limit=100)["items"]}
+    assert by <= {victim.public.hex()}, by
 
 
 async def test_c4_the_sender_is_who_the_transport_says(victim: Victim) -> None:

@@ -40,7 +40,7 @@ def test_c24_a_peer_killed_in_mid_sync_is_read_on_from_the_cursor(tmp_path: Path
         alone = (
             "dht_kademlia.repair_interval_s=0",
             "dht_kademlia.full_nodes_max=0",
-            'node.disable=["discovery_address"]',  # whose own records would come between
+            'node.disable=["discovery_address","dmsg_server"]',  # whose records would come between
         )
         full.start(LISTEN, NETWORK, *alone, profile="fullnode")  # it brings the reader nothing
         for number in range(240):
