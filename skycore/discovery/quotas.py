@@ -40,7 +40,7 @@ REMEMBERED_MAX: Final = 400_000
 """Keys whose address is known: twice what a registry holds by default."""
 ADDRESSES_REMEMBERED_MAX: Final = 4_096
 """Addresses of which it is remembered where they count."""
-SITE_TIMES: Final = 16
+SITE_TIMES: Final = 4
 """How many /64 full of keys a /48 may have."""
 TOLD_EVERY_S: Final = 3_600.0
 TOLD_MAX: Final = 1_000
@@ -51,8 +51,8 @@ REFUSED: Final = 507
 class QuotaSettings(PluginSettings):
     """How much of a discovery server's table one address may take."""
 
-    address_keys_max: int = Field(256, ge=0)
-    """Keys that one address (IPv6: one /64; a /48 has 16 times as many) may bring into the table in
+    address_keys_max: int = Field(1_024, ge=0)
+    """Keys that one address (IPv6: one /64; a /48 has 4 times as many) may bring into the table in
     a day; those that are listed go on. 0: no limit."""
     address_mib_max: int = Field(8, ge=1)
     """What the keys of one address may list together, MiB; one transport takes some 400 bytes."""
