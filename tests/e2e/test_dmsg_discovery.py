@@ -76,7 +76,7 @@ def test_a_real_dmsg_discovery(tmp_path: Path) -> None:
         visor.start(enable, *OURS, f"discovery_dmsg.url={url}/dmsgd")
         told = visor.run("dmsg", "servers")
         assert [row["pk"] for row in told["servers"]] == [SERVER.public.hex()]
-        assert {source["name"] for source in told["sources"]} == {"dht", "http"}
+        assert {source["name"] for source in told["sources"]} == {"dht", "http", "relays"}
         assert visor.stop() == 0
         assert node.stop() == 0
         said = visor.refused(*alone)

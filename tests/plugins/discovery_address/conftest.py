@@ -44,11 +44,11 @@ class Country:
         return f"http://{node.address}:{PORT}/ar"
 
     async def visor(self, url="", *, seeds=(), dht=True, **sections):
-        """Start a visor that knows nobody but its seeds."""
+        """Start a visor that knows its seeds alone: by a relay it would need no address."""
         (node,) = self.world.prepare("visor", 1, seeds=list(seeds))
         self.world.seeds.clear()
         enable = [*node.settings["node"].get("enable", ()), "http_client", "discovery_address"]
-        disable = list(node.settings["node"].get("disable", ()))
+        disable = [*node.settings["node"].get("disable", ()), "dmsg_client"]
         node.settings["node"] |= {"enable": enable, "disable": disable}
         node.settings["discovery_address"] = {"url": url}
         for name, values in sections.items():
