@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.workloads import FLEET_HUBS, fleet
 from dht_kademlia.comparisons import Comparisons
+from discovery_dmsg.server.desk import DmsgDesk
 from discovery_transport.server.desk import TransportDesk
 from discovery_transport.server.service import TransportExchange
 from skycore.contracts.discovery import EntrySource
@@ -258,7 +259,7 @@ KINDS = {"transport": "tpd", "dmsg": "dmsgd", "service": "sd", "address": "ar"}
 SALTS = ("addr", "dmsg", "dmsg-server", "svc", "tp")
 
 
-async def all_services(world):
+async def all_services(world, *, relays=False):
     """Start a node with all four services; return it and the settings of their clients."""
     (service,) = world.prepare(
         "fullnode",
@@ -268,7 +269,7 @@ async def all_services(world):
                 "enable": [
                     "registry_sqlite", "http_server", *(f"discovery_{k}_server" for k in KINDS)
                 ],
-                "disable": ["dmsg_server"],  # it is no client of its own: its relay would be none
+                "disable": [] if relays else ["dmsg_server"],
             },
             "http_server": {"listen": ":9080", "requests_per_minute": 0},
             "discovery_address_server": {"private_addresses": True},
@@ -331,6 +332,31 @@ async def test_c46_all_four_services_and_the_dht_say_the_same_of_real_visors():
         world.partition(lost, [node for node in world.nodes if node not in lost])
         await anyio.sleep(330)
         await same({"addr": 3, "dmsg": 3, "dmsg-server": 1, "svc": 1, "tp": 0})
+
+
+async def test_c46_a_service_lists_the_relay_that_shares_its_node():
+    """All in one process, as on a laptop: nobody sets the address of the service beside it."""
+    async with World(seed=65, settings=NAMED) as world:
+        service, client = await all_services(world, relays=True)
+        watcher = await world.full_node(client)
+        rpc = watcher.get(Rpc)
+
+        async def told(salt):
+            return await rpc.call(Caller(), "dht.verify_source", {"salt": salt})
+
+        for _ in range(2):
+            await anyio.sleep(200)
+            for salt in ("dmsg", "dmsg-server"):
+                one = await told(salt)
+                assert one["equal"] and one["same"] == 2, (salt, one)
+        directory = service.get(DmsgDesk).directory
+        assert set(directory.having(b"server")) == {service.public, watcher.public}
+        await world.stop(service)
+        await world.start(service)
+        await anyio.sleep(200)
+        for salt in ("dmsg", "dmsg-server"):
+            one = await told(salt)
+            assert one["equal"] and one["same"] == 2, (salt, one)
 
 
 async def status_of(node, part):

@@ -17,11 +17,11 @@ import logging
 import random
 from collections import deque
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
-from discovery_dmsg.client.api import DmsgApi, is_refused
+from discovery_dmsg.client.api import is_refused
 from discovery_dmsg.client.settings import DmsgClientSettings
 from skycore.contracts.runtime import Clock, Identity
 from skycore.discovery.registering import Registration
@@ -30,7 +30,7 @@ from skycore.model import dmsg_entry
 from skycore.model.entries import DmsgClient, DmsgEntry, DmsgServer
 from skycore.model.keys import PubKey
 
-__all__ = ["Presence"]
+__all__ = ["Presence", "Way"]
 
 log = logging.getLogger(__name__)
 SERVERS_MAX: Final = 64
@@ -40,13 +40,31 @@ OLD_SEQUENCE: Final = "sequence field of new entry"
 OLD_TIME: Final = "timestamp is not greater than previous"
 
 
+class Way(Protocol):
+    """To a DMSG discovery: over HTTP, or to this node's own."""
+
+    url: str
+
+    async def entry(self, public: bytes) -> DmsgEntry | None:
+        """Return what is held of a key."""
+        ...
+
+    async def write(self, entry: DmsgEntry) -> None:
+        """Register a signed entry. Raises `RequestRefusedError`."""
+        ...
+
+    async def delete(self, entry: DmsgEntry) -> None:
+        """Hand in a signed deletion. Raises `RequestRefusedError`."""
+        ...
+
+
 class Presence:
     """What is said, what has arrived, and the loop between them."""
 
     def __init__(
         self,
         settings: DmsgClientSettings,
-        api: DmsgApi | None,
+        api: Way | None,
         identity: Identity,
         clock: Clock,
         dice: random.Random,
@@ -144,7 +162,7 @@ class Presence:
             log.info("registered at dmsg discovery as=%s url=%s", self.kind, self._api.url)
         self._sent, self._sent_at = wanted, self._clock.now()
 
-    async def _send(self, api: DmsgApi, wanted: DmsgEntry) -> None:
+    async def _send(self, api: Way, wanted: DmsgEntry) -> None:
         """Sign and send; told that something newer is held, look at it, and try once more."""
         entry = self._signed(wanted)
         try:

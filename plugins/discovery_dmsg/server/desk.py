@@ -205,36 +205,46 @@ class DmsgDesk:
         return entry
 
     async def _write(self, asked: Asked) -> Reply:
-        entry = self._read_entry(asked)
+        entry, is_short = self._read_entry(asked), asked.query.get("timeout") == "true"
+        if await self.register(entry, host_of(asked.scope), is_short=is_short):
+            return json_reply({"message": "wrote a new entry", "code": 200})
+        return json_reply({"message": "wrote new entry iteration", "code": 200})
+
+    async def register(self, entry: DmsgEntry, host: str, *, is_short: bool = False) -> bool:
+        """List a signed entry; tell whether its key had none. Raises `RequestRefusedError`.
+
+        `host` is where it came from; empty: from this node itself.
+        """
         rules.check_entry(entry, self._clock.wall_ns(), self._settings)
         public = rules.check_signed(self._identity.network, entry)
         held = rules.held_in(self.directory.of(public))
         rules.check_after(held, entry)
-        is_short = asked.query.get("timeout") == "true"
         life_s = rules.lifetime_s(entry, self._settings, is_short=is_short)
-        await self._put(rules.registration(public, entry, life_s), asked)
+        await self._put(rules.registration(public, entry, life_s), host)
         self.counters["written"] += 1
         if held is not None and held.is_live:
-            return json_reply({"message": "wrote new entry iteration", "code": 200})
+            return False
         level = logging.DEBUG if entry.server is None else logging.INFO  # clients are thousands
         log.log(level, "entry registered pk=%s server=%s", short(public), entry.server is not None)
-        return json_reply({"message": "wrote a new entry", "code": 200})
+        return True
 
     async def _delete(self, asked: Asked) -> Reply:
-        entry = self._read_entry(asked)
+        await self.end(self._read_entry(asked), host_of(asked.scope))
+        return json_reply({"message": "deleted entry", "code": 200})
+
+    async def end(self, entry: DmsgEntry, host: str) -> None:
+        """Do what a signed deletion says. Raises `RequestRefusedError`."""
         rules.check_deletion(entry, self._clock.wall_ns(), self._settings)
         public = rules.check_signed(self._identity.network, entry, deletes=True)
         held = rules.held_in(self.directory.of(public))
         if held is None or not held.is_live:
             raise self._missing(rules.UNKNOWN)
         rules.check_after(held, entry)
-        await self._put(rules.deletion(public, entry, self._settings), asked)
+        await self._put(rules.deletion(public, entry, self._settings), host)
         self.counters["deleted"] += 1
         log.debug("entry deleted pk=%s", short(public))
-        return json_reply({"message": "deleted entry", "code": 200})
 
-    async def _put(self, write: RegistryWrite, asked: Asked) -> None:
-        host = host_of(asked.scope)
+    async def _put(self, write: RegistryWrite, host: str) -> None:
         with self._quotas.admit(write.subject, host, write.put, whole=write.whole):
             (written,) = await self.directory.write([write])
             if written.error == "stamp":

@@ -24,12 +24,14 @@ class _Server:
 
     @hookimpl
     def skycore_services(self) -> hooktypes.Services:
-        """The table in memory, and the ways to the DHT and back."""
+        """The table in memory, the ways to the DHT and back, and this node's own entry in it."""
         from discovery_dmsg.server.desk import DmsgDesk
+        from discovery_dmsg.server.own import open_own
         from discovery_dmsg.server.service import open_desk
         from skycore import Provider
+        from skycore.contracts.dmsg import DmsgPresence
 
-        return [Provider(DmsgDesk, open_desk)]
+        return [Provider(DmsgDesk, open_desk), Provider(DmsgPresence, open_own)]
 
     @hookimpl
     def skycore_http_routes(self) -> hooktypes.HttpRoutes:
