@@ -57,7 +57,7 @@ async def test_m13_what_no_replica_had_is_brought_to_the_new_primary(
                         return found == [text] * len(SUBJECTS)
 
                     await until(served, 60)
-                await until(lambda: one.link.counters["other_store"] == number + 1)
+                await until(lambda done=number + 1: one.link.counters["other_store"] == done)
                 assert (await one.fields()).healed >= len(SUBJECTS) * (number + 1)
                 primary.start()
                 await follows(primary, other)
