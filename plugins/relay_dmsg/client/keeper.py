@@ -49,6 +49,10 @@ CALM = 10
 """How much longer a found server that does not answer is left in peace while another one holds."""
 HURRY_S = 2.0
 """When a session that was worth its dial is lost, every known server may be tried so soon."""
+STAGGER_S = 0.25
+"""While sessions lack: how long those asked may be silent before one more is asked beside them."""
+ATTEMPTS_MAX = 16
+"""Attempts at a time, whoever lists however many servers that answer nobody."""
 SEEK_FIRST_S, SEEK_LACKING_S, SEEK_SOME_S = 2.0, 20.0, 300.0
 """How soon servers are looked for again: first, without any session, with fewer than wanted."""
 
@@ -64,6 +68,18 @@ class Session:
         """Where it was reached: what others are told, whatever records say meanwhile."""
         self.limits = limits
         self.since = since
+
+
+class Attempt:
+    """A server is being asked."""
+
+    __slots__ = ("is_configured", "is_spare", "scope")
+
+    def __init__(self, *, is_configured: bool) -> None:
+        self.is_configured = is_configured
+        self.scope = anyio.CancelScope()
+        self.is_spare = False
+        """Others were faster: that it was not waited for is no failure of its."""
 
 
 class Keeper:
@@ -95,7 +111,9 @@ class Keeper:
         self._counters = counters
         self._on_change = on_change
         self._sessions: dict[bytes, Session] = {}
-        self._trying: dict[bytes, None] = {}
+        self._trying: dict[bytes, Attempt] = {}
+        self._stagger_at = 0.0
+        """When one more is asked beside those who are silent."""
         self._changed = anyio.Event()
         self._first = anyio.Event()
         self._seeks = 0
@@ -130,9 +148,20 @@ class Keeper:
 
     # --- what to do now --------------------------------------------------------------------------
 
-    def _missing(self) -> int:
-        wanted = self._settings.sessions_min
-        return wanted - len(self._sessions) - len(self._trying)
+    def _lacking(self) -> int:
+        wanted = min(self._settings.sessions_min, self._settings.sessions_max)
+        return wanted - len(self._sessions)
+
+    def _missing(self, now: float) -> int:
+        """Return how many servers to ask now, as far as they are known and ready.
+
+        As many as lack; and one more each time that all of them were silent for a moment: a list of
+        servers that never answer costs seconds, not five for each pair of them.
+        """
+        lacking, trying = self._lacking(), len(self._trying)
+        if lacking > 0 and trying >= lacking and now >= self._stagger_at:
+            return min(1, ATTEMPTS_MAX - trying)
+        return lacking - trying
 
     def _busy(self) -> set[bytes]:
         return {*self._sessions, *self._trying, self._own}
@@ -140,26 +169,28 @@ class Keeper:
     def _try_more(self) -> None:
         now = self._clock.now()
         busy = self._busy()
-        room = self._settings.sessions_max - len(self._sessions) - len(self._trying)
-        if self._settings.sessions_min:
+        room = self._settings.sessions_max - len(self._sessions)
+        room -= sum(attempt.is_configured for attempt in self._trying.values())
+        if self._settings.sessions_min:  # found ones, many and silent, stand in no one's way
             for server in self._servers.configured(now, busy)[: max(0, room)]:
                 self._start(server)
-        for server in self._servers.choose(self._missing(), now, self._busy()):
+        for server in self._servers.choose(self._missing(now), now, self._busy()):
             self._start(server)
-        lacking = len(self._sessions) < self._settings.sessions_min
-        if lacking and not self._seeking and now >= self._seek_at:
+        if self._lacking() > 0 and not self._seeking and now >= self._seek_at:
             self._seeking = True
             self._tasks.start_soon(self._seek)
 
     def _pause_s(self) -> float | None:
         """Return how long nothing need be done; None: until something changes."""
         moments = []
+        lacking, trying = self._lacking(), len(self._trying)
+        wants_any = lacking > 0 and trying < max(lacking, ATTEMPTS_MAX)
         wants_configured = len(self._sessions) < self._settings.sessions_max
-        if self._missing() > 0 or (self._settings.sessions_min and wants_configured):
-            only = None if self._missing() > 0 else True
-            due = self._servers.next_at(self._busy(), configured_only=bool(only))
-            moments += [due] if due is not None else []
-        if len(self._sessions) < self._settings.sessions_min and not self._seeking:
+        if wants_any or (self._settings.sessions_min and wants_configured):
+            due = self._servers.next_at(self._busy(), configured_only=not wants_any)
+            if due is not None:
+                moments.append(max(due, self._stagger_at) if trying >= lacking > 0 else due)
+        if lacking > 0 and not self._seeking:
             moments.append(self._seek_at)
         return max(0.05, min(moments) - self._clock.now()) if moments else None
 
@@ -180,21 +211,24 @@ class Keeper:
     # --- one server ------------------------------------------------------------------------------
 
     def _start(self, server: Server) -> None:
-        self._trying[server.key] = None
-        self._tasks.start_soon(self._live, server)
+        attempt = self._trying[server.key] = Attempt(is_configured=server.is_configured)
+        self._stagger_at = self._clock.now() + STAGGER_S
+        self._tasks.start_soon(self._live, server, attempt)
 
-    async def _live(self, server: Server) -> None:
+    async def _live(self, server: Server, attempt: Attempt) -> None:
         """Attach to a server and hold the session until its end."""
         stream: Stream | None = None
         why = f"no answer within {self._settings.dial_timeout_s:g} s"
         began = self._clock.now()
+        limit = attempt.scope
+        limit.deadline = anyio.current_time() + self._settings.dial_timeout_s
         try:
-            with anyio.move_on_after(self._settings.dial_timeout_s) as limit:
+            with limit:
                 self._counters["attempts"] += 1
                 link = await self.reach(server)
                 stream = await self._streams.dial(server.key, TO_SERVER)
                 limits = await self._attach(stream)
-            if stream is not None and not limit.cancelled_caught:
+            if stream is not None and not limit.cancelled_caught and not attempt.is_spare:
                 began = self._clock.now()
                 self._up(Session(server, limits, began))
                 why = "this node stops"  # if the hold is cancelled
@@ -205,7 +239,11 @@ class Keeper:
             if stream is not None:
                 with anyio.CancelScope(shield=True):
                     await stream.aclose()
-            self._down(server, why, self._clock.now() - began)
+            if attempt.is_spare:
+                self._trying.pop(server.key, None)
+                self._changed.set()
+            else:
+                self._down(server, why, self._clock.now() - began)
 
     async def reach(self, server: Server) -> Transport:
         """Make sure of a direct transport to a server. Raises `DialError`."""
@@ -270,10 +308,21 @@ class Keeper:
         self._first.set()
         self._servers.worked(server)
         self._seeks = 0
+        self._let_go()
         self._counters["attached"] += 1
         log.info("attached to a server pk=%s at=%s", short(server.key), server.endpoint)
         self._on_change()
         self._changed.set()
+
+    def _let_go(self) -> None:
+        """Wait no longer for more than lacks, or than may be, of those of the configuration."""
+        if self._lacking() > 0:
+            return
+        is_full = len(self._sessions) >= self._settings.sessions_max
+        for attempt in self._trying.values():
+            if is_full or not attempt.is_configured:
+                attempt.is_spare = True
+                attempt.scope.cancel()
 
     def _down(self, server: Server, why: str, lived_s: float) -> None:
         self._trying.pop(server.key, None)
