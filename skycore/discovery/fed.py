@@ -11,7 +11,7 @@ a record does no harm: there is nothing to take back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from itertools import islice
 from typing import Final
@@ -24,6 +24,9 @@ __all__ = ["FedSubjects"]
 MARK_BYTES: Final = 8
 MARKS_MAX: Final = 400_000
 """What a state file holds; beyond that nobody is marked."""
+
+SPARE: Final = 1_000
+"""Marks without a record that do not matter."""
 
 
 class FedSubjects:
@@ -58,6 +61,18 @@ class FedSubjects:
         if (mark := _mark(subject)) in self._marks:
             self._marks.discard(mark)
             self._is_saved = False
+
+    def trim(self, *known: Collection[bytes]) -> None:
+        """Forget marks of nobody who is known, once they are most: saved with the next ones.
+
+        A record whose lease ended while no service ran is taken back by nobody, and its mark would
+        stay; after years of that there would be no room for others.
+        """
+        if len(self._marks) <= SPARE + 2 * sum(map(len, known)):
+            return
+        before = len(self._marks)
+        self._marks &= {_mark(subject) for subjects in known for subject in subjects}
+        self._is_saved = self._is_saved and len(self._marks) == before
 
     def save(self) -> None:
         """Write what changed since the last time. Raises `StoreError`; then the next one tries."""

@@ -27,7 +27,7 @@ from skycore.discovery.doubts import Doubts
 from skycore.discovery.fed import FedSubjects
 from skycore.discovery.holding import Holding
 from skycore.discovery.outlet import Outlet
-from skycore.discovery.published import PublishedSubjects, digest_of
+from skycore.discovery.published import Gist, PublishedSubjects, digest_of, whole
 from skycore.discovery.rights import Right
 from skycore.errors import (
     ItemError,
@@ -68,8 +68,9 @@ class Feeding:
     """One directory's way to the mirrors, under one salt. Made by `open_feeding`."""
 
     def __init__(
-        self, directory: Directory, salt: bytes, make_body: MakeBody, outlet: Outlet, name: str
-    ) -> None:
+        self, directory: Directory, salt: bytes, make_body: MakeBody, outlet: Outlet, name: str,
+        gist: Gist = whole,
+    ) -> None:  # fmt: skip
         self.name = name
         self.salt = salt
         self.counters: Counter[str] = Counter()
@@ -82,7 +83,8 @@ class Feeding:
         self._directory = directory
         self._make_body = make_body
         self._outlet = outlet
-        self._published = PublishedSubjects(outlet.items, salt, outlet.identity.public)
+        self._published = PublishedSubjects(outlet.items, salt, outlet.identity.public, gist)
+        self._gist = gist
         self._fed = FedSubjects(outlet.files, salt)
         self._right = Right(outlet.publisher, outlet.identity, outlet.clock, salt)
         self._dice = outlet.entropy.random()
@@ -276,7 +278,7 @@ class Feeding:
         word = "unchanged" if done.unchanged else "deleted" if fact.v is None else "published"
         self.counters[word] += 1
         if not self._backlog.waits(subject):
-            self._expected[subject] = digest_of(fact.v)
+            self._expected[subject] = digest_of(fact.v, self._gist)
         if any(r.outcome.code == NotClosestError.code for r in done.reports):
             self._elsewhere.add(subject)
         elif done.reports:
@@ -337,10 +339,11 @@ class Feeding:
         listed.discard(self._outlet.identity.public)
         self._refused = {s: why for s, why in self._refused.items() if s in listed}
         self._elsewhere &= listed
-        for subject in self._expected.keys() - listed:
-            del self._expected[subject]
+        self._expected = {s: what for s, what in self._expected.items() if s in listed}
         different = []
         ours = self._published.subjects(now_s)
+        if not self._backlog:
+            self._fed.trim(listed, ours)
         stale = {subject for subject in ours if subject not in listed and subject in self._fed}
         for number, subject in enumerate(sorted(listed | stale)):
             if number % BATCH_SUBJECTS == BATCH_SUBJECTS - 1:
@@ -356,7 +359,7 @@ class Feeding:
         expected = self._expected.get(subject)
         if expected is None:
             try:
-                expected = digest_of(self._value(subject))
+                expected = digest_of(self._value(subject), self._gist)
             except NamespaceError as bad:
                 self._refused.setdefault(subject, str(bad)[:200])
                 return b"refused"
@@ -374,13 +377,14 @@ async def open_feeding(
     *,
     name: str,
     verify_s: float = 60.0,
+    gist: Gist = whole,
 ) -> AsyncIterator[Feeding]:
     """Publish what a directory lists, for as long as the context lasts; compare every `verify_s`.
 
-    `name` stands in log lines. Needs a delegation of the network's authority for the salt; without
-    one everything waits, and the status says which command to run.
+    `name` stands in log lines; `gist` is what counts of a value where services compare. Without a
+    delegation of the network's authority for the salt all waits, and the status names the command.
     """
-    feeding = Feeding(directory, salt, make_body, outlet, name)
+    feeding = Feeding(directory, salt, make_body, outlet, name, gist)
 
     def pause_s() -> float:
         return verify_s / LOOKS_WHILE_DIFFERENT if feeding.differences else verify_s

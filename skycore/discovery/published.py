@@ -8,7 +8,7 @@ it is read again, because what merely ended or was dropped stands in no log.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from skycore.contracts.store import ChangeFilter, Items
 from skycore.errors import CursorInvalidError, MissingBlocksError
 from skycore.model.items import Cursor, ItemClass, Kind, StoredItem
 
-__all__ = ["PublishedSubjects", "digest_of"]
+__all__ = ["Gist", "PublishedSubjects", "digest_of", "whole"]
 
 PAGE_ITEMS: Final = 512
 PAGE_BYTES: Final = 1024 * 1024
@@ -26,9 +26,18 @@ WHOLE_EVERY: Final = 15
 """Looks from one reading of everything to the next."""
 
 
-def digest_of(value: bytes | None) -> bytes:
+Gist = Callable[[bytes], bytes]
+"""Return what a value says, as bytes: of two with one gist either may stand."""
+
+
+def whole(value: bytes) -> bytes:
+    """Return the gist of values in which every byte counts."""
+    return value
+
+
+def digest_of(value: bytes | None, gist: Gist = whole) -> bytes:
     """Return what values are compared by; empty: there is none."""
-    return b"" if value is None else sha256(value).digest()
+    return b"" if value is None else sha256(gist(value)).digest()
 
 
 class _Row(NamedTuple):
@@ -45,8 +54,9 @@ class PublishedSubjects:
     of whoever signed last stands, and it says the same. Bounded by the store's quotas.
     """
 
-    def __init__(self, items: Items, salt: bytes, own: bytes) -> None:
+    def __init__(self, items: Items, salt: bytes, own: bytes, gist: Gist = whole) -> None:
         self._items = items
+        self._gist = gist
         self._wanted = ChangeFilter(salt)
         self._own = own
         self._rows: dict[bytes, _Row] = {}
@@ -90,7 +100,7 @@ class PublishedSubjects:
                 value = await self._items.value(stored)
             except MissingBlocksError:  # nobody can read it: that is like no record
                 value = None
-        return _Row(stored.digest, digest_of(value), stored.until, is_ours)
+        return _Row(stored.digest, digest_of(value, self._gist), stored.until, is_ours)
 
     def digest(self, subject: bytes, now_s: int) -> bytes:
         """Return the digest of what stands of a subject; empty: nothing, or it is deleted."""

@@ -14,6 +14,7 @@ import msgspec
 
 from discovery_dmsg.server.rules import held_in, key_of
 from skycore.contracts.discovery import Record
+from skycore.contracts.namespace import Namespace
 from skycore.contracts.registry import Listed, Listing
 from skycore.discovery.directory import Directory
 from skycore.errors import InvalidKeyError, InvalidSignatureError, NamespaceError
@@ -21,7 +22,7 @@ from skycore.model import dmsg_entry
 from skycore.model.entries import DmsgEntry, DmsgServerEntry
 from skycore.model.network import NetworkConstants
 
-__all__ = ["Bodies", "entries_of", "essence", "server_type"]
+__all__ = ["Bodies", "entries_of", "essence", "gist_of", "server_type"]
 
 SPARE: Final = 1_000
 
@@ -65,6 +66,19 @@ def _verified(network: NetworkConstants, entry: DmsgEntry, subject: bytes) -> Dm
     if public != subject:
         raise NamespaceError("a DMSG entry of another key than its subject")
     return entry
+
+
+def gist_of(namespace: Namespace | None, value: bytes) -> bytes:
+    """Return what a record `dmsg` says, whenever it was signed: for services that share a table.
+
+    Each goes on with the entry that it saw first; neither may take the other's for another word.
+    """
+    if namespace is None:
+        return value
+    try:
+        return namespace.encode(essence(namespace.decode(value)))
+    except NamespaceError:
+        return value
 
 
 class Bodies:

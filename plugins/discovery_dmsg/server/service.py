@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from discovery_dmsg.server.desk import SHAPE, DmsgDesk
 from discovery_dmsg.server.lists import Lists
 from discovery_dmsg.server.paths import PATHS
-from discovery_dmsg.server.records import Bodies, entries_of
+from discovery_dmsg.server.records import Bodies, entries_of, gist_of
 from discovery_dmsg.server.views import ServersOnly, TakenInto
 from discovery_dmsg.settings import DmsgServerSettings
 from skycore import Live
@@ -95,7 +96,8 @@ async def open_desk(
 async def _feed(
     stack: AsyncExitStack, directory: Directory, bodies: Bodies, outlet: Outlet
 ) -> tuple[Feeding, ...]:
-    entries = open_feeding(directory, DMSG, bodies.entry, outlet, name="dmsgd")
+    gist = partial(gist_of, outlet.namespaces.find(DMSG))
+    entries = open_feeding(directory, DMSG, bodies.entry, outlet, name="dmsgd", gist=gist)
     servers = open_feeding(
         ServersOnly(directory), DMSG_SERVER, bodies.server, outlet, name="dmsgd_servers"
     )

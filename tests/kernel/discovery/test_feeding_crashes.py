@@ -217,6 +217,24 @@ def test_a_mark_that_was_not_saved_is_none():
     assert b"alice" not in fed, "the next try saves"
 
 
+async def test_marks_of_records_that_ended_by_themselves_do_not_pile_up(side, monkeypatch):
+    """Whoever leaves while no service runs leaves a mark; room for marks is bounded."""
+    monkeypatch.setattr("skycore.discovery.fed.SPARE", 5)
+    name = "fed-737663.bin"
+    for run in range(10):
+        async with side.feeding():
+            here = [listing(f"{run}-{n}", 1, lifetime_s=600) for n in range(5)]
+            await side.tell(*here, listing("stays", 1, lifetime_s=FAR_S))
+            await until(lambda: equal(side))
+            await anyio.sleep(70)
+            assert await equal(side)
+        await anyio.sleep(3.5 * 3_600)  # leases end, and nobody is there to take anything back
+    assert len(side.files.read(name)) <= (5 + 2 * 12) * MARK_BYTES
+    async with side.feeding():
+        await anyio.sleep(70)
+        assert key("stays") in FedSubjects(side.files, b"svc")
+
+
 async def test_marks_that_cannot_be_saved_wait_with_their_records(side):
     side.files = FullDisk()
     side.files.is_full = False

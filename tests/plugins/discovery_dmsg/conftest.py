@@ -134,7 +134,8 @@ class Person:
 class Lab:
     """The service and all around it."""
 
-    def __init__(self):
+    def __init__(self, me=ME):
+        self.me = me
         self.clock = SimClock()
         self.registry = DictRegistry(self.clock)
         self.files = MemoryFiles()
@@ -165,18 +166,24 @@ class Lab:
         """Run the service; leave it and enter again for a restart."""
         self.settings = DmsgServerSettings(**settings)
         tokens = [
-            make_delegation(NETWORK, AUTHORITY, ME.public, salt, UNTIL)
+            make_delegation(NETWORK, AUTHORITY, self.me.public, salt, UNTIL)
             for salt in ((b"dmsg", b"dmsg-server") if delegated else ())
         ]
         published = PublisherSettings(delegations=tuple(map(encode_delegation, tokens)))
         async with open_publisher(
-            published, ME, self.own, Live(self.mirrors), self.namespaces, self.clock, self.files
+            published,
+            self.me,
+            self.own,
+            Live(self.mirrors),
+            self.namespaces,
+            self.clock,
+            self.files,
         ) as publisher:
             parts = (publisher, self.own, self.namespaces) if mirrored else (None, None, None)
             async with (
                 open_desk(
-                    self.settings, ME, self.clock, SeededEntropy(), self.files, INFO, self.registry,
-                    Live(self.sources), *parts, Live(self.mirrors),
+                    self.settings, self.me, self.clock, SeededEntropy(), self.files, INFO,
+                    self.registry, Live(self.sources), *parts, Live(self.mirrors),
                 ) as self.desk,
                 open_routes(self.settings, self.desk) as self.routes,
                 open_status(self.desk) as self.status,

@@ -10,7 +10,9 @@ from discovery_dmsg.server.records import essence
 from skycore.contracts.discovery import Record
 from skycore.model import dmsg_entry
 from skycore.model.entries import DmsgClient
+from skycore.testing.fakes import identity
 from skycore.testing.sources import DictSource
+from tests.plugins.discovery_dmsg.conftest import NETWORK, Lab
 
 AT = "/dmsg-discovery"
 GONE = (200, {"message": "deleted entry", "code": 200})
@@ -99,6 +101,38 @@ async def test_l9_a_repeated_entry_is_signed_and_sent_no_more(running):
     await running.post(server.as_server(free=0))  # full: that is news
     await anyio.sleep(1)
     assert running.mirror.items_sent == sent + 2
+
+
+async def test_l14_two_services_on_one_registry_do_not_quarrel_over_what_was_signed_anew(lab):
+    """Each has seen another of a client's entries first, and they say the same."""
+    alice, server = lab.person("alice"), lab.person("server")
+    other = Lab(identity("other discovery", NETWORK))
+    other.clock, other.registry, other.own = lab.clock, lab.registry, lab.own
+    other.mirrors = lab.mirrors
+    async with lab.service():
+        await lab.post(alice.as_client(server))
+        await lab.post(server.as_server())
+        await anyio.sleep(30)
+        await lab.post(alice.as_client(server))
+        await lab.post(server.as_server())
+        async with other.service():
+            await anyio.sleep(80)
+            await lab.post(server.as_server())
+            sent = lab.mirror.items_sent
+            for _ in range(15):
+                await anyio.sleep(60)
+                await other.post(alice.as_client(server))
+                await lab.post(server.as_server())
+            for feeding in (*lab.desk.feedings, *other.desk.feedings):
+                await feeding.verify()
+                assert feeding.differences == 0 == feeding.counters["repaired"], feeding.name
+            assert lab.mirror.items_sent - sent <= 3, "a refresh at most"
+            await lab.post(alice.as_client())  # that is news, and both see it
+            await anyio.sleep(70)
+            assert (await lab.standing())[alice.public].client == DmsgClient()
+            for feeding in (*lab.desk.feedings, *other.desk.feedings):
+                await feeding.verify()
+                assert feeding.differences == 0
 
 
 async def test_m14_a_flip_of_the_bootstrap_flag_is_published_at_once(running):
