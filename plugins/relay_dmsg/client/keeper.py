@@ -116,6 +116,8 @@ class Keeper:
         """When one more is asked beside those who are silent."""
         self._changed = anyio.Event()
         self._first = anyio.Event()
+        self.trouble = ""
+        """What became of the last attempt that failed: which server, where, and why."""
         self._seeks = 0
         self._seek_at = 0.0
         self._seeking = False
@@ -336,6 +338,7 @@ class Keeper:
         wait_s = backoff_s(failures, settings.backoff_first_s, longest, self._dice)
         news = was_up or server.trouble != why
         self._servers.failed(server, why, self._clock.now(), wait_s)
+        self.trouble = f"{short(server.key)} at {server.endpoint}: {why}"
         log.log(
             logging.INFO if news else logging.DEBUG,
             "no session with a server pk=%s wait_s=%.1f reason=%r",

@@ -216,6 +216,8 @@ class _Status:
             hint = "set dmsg_client.servers, discovery_dmsg.url or dht_kademlia.bootstrap"
             return Status(Health.OK, f"no relay is known ({hint})", fields)
         known = f"{summary}, of {len(client.servers)} known: not reachable through relays"
+        if client.keeper.trouble:
+            fields["trouble"] = client.keeper.trouble
         return Status(Health.DEGRADED, known, fields)
 
 

@@ -6,6 +6,8 @@ import anyio
 import pytest
 
 from relay_dmsg.client.keeper import ATTEMPTS_MAX
+from relay_dmsg.client.service import open_status
+from relay_dmsg.settings import DmsgClientSettings
 from skycore.contracts.discovery import Record, Records
 from skycore.model.entries import DmsgServerEntry
 from skycore.model.keys import ED25519
@@ -148,3 +150,13 @@ async def test_sessions_max_holds_whoever_answers_first(bench, slow, most):
         counts.add(len(door.client.keeper.sessions))
     assert max(counts) == most == len(door.client.keeper.sessions)
     assert door.client.counters["attempts"] < 30
+
+
+async def test_a_status_without_a_session_says_which_server_failed_and_why(bench):
+    """Else the reason stands in the log only, once."""
+    bench.exchange.down.add(bench.key("mine"))
+    door = await bench.client("alice", "mine")
+    await anyio.sleep(3)
+    async with open_status(door.client, DmsgClientSettings()) as source:
+        status = await source.status()
+    assert "10.0.0.9:1: nobody answers" in status.fields["trouble"]
