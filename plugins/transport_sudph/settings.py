@@ -29,8 +29,9 @@ class SudphSettings(PluginSettings):
     to what is known, so that it hears why none was made."""
     keepalive_s: float = Field(default=15.0, ge=0.5, le=20.0)
     """Longest silence of ours on a connection: NATs forget who is silent, many after 30 s."""
-    idle_s: float = Field(default=SUDPH_IDLE_MAX_S, ge=1.5, le=300.0)
-    """Silence of the other side after which a connection is over."""
+    idle_s: float = Field(default=SUDPH_IDLE_MAX_S, ge=1.5, le=60.0)
+    """Silence of the other side after which a connection is over: not above 60 s, when unanswered
+    pings end the link whatever is set here."""
     window_bytes: int = Field(default=1024 * 1024, ge=64 * 1024, le=16 * 1024 * 1024)
     """Bytes that may be under way or unread in one direction of a connection."""
     connections_max: int = Field(default=1_024, ge=1)

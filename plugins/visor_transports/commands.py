@@ -22,7 +22,7 @@ def _table(console: Console, rows: list[dict[str, Any]]) -> object:
                 r["remote"],
                 r["label"],
                 f"{r['age_s']:.0f} s",
-                "-" if r["rtt_ms"] is None else f"{r['rtt_ms']} ms",
+                "silent" if r["silent"] else "-" if r["rtt_ms"] is None else f"{r['rtt_ms']} ms",
                 "-" if r["loss"] is None else f"{r['loss']:.1%}",
                 r["bytes_sent"],
                 r["bytes_received"],

@@ -15,13 +15,13 @@ import msgspec
 
 from skycore.contracts.access import Level
 from skycore.contracts.rpc import RpcContext, RpcMethod, RpcService
-from skycore.contracts.runtime import Clock, Files, Identity, Lifecycle
+from skycore.contracts.runtime import Clock, Entropy, Files, Identity, Lifecycle
 from skycore.contracts.status import Health, Status, StatusSource
-from skycore.contracts.transport import Transport, Transports
+from skycore.contracts.transport import DIRECT, Transport, Transports
 from skycore.errors import InvalidKeyError, RpcError, TransportError
 from skycore.model.addresses import Address, Contact, split_host_port
 from skycore.model.keys import PubKey, parse_public, short
-from skycore.tasks import every
+from skycore.tasks import backoff_s, every
 from visor_transports.settings import TransportsByHandSettings
 
 __all__ = ["open_transport_methods", "open_transport_status"]
@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 STATE = "transports.json"
 ORDINARY = "stcpr"
 """What an address is of where nobody says."""
+DIRECT_S = 5.0
+"""How long who adds a transport waits for a direct one where a relayed one stands: what opening two
+NATs takes."""
+DIRECT_LONGEST_S = 300.0
+"""Longest pause between tries to get a direct transport beside a relayed one."""
 
 
 class TransportRow(msgspec.Struct, frozen=True):
@@ -46,6 +51,8 @@ class TransportRow(msgspec.Struct, frozen=True):
     bytes_received: int
     loss: float | None = None
     """Share of what was sent that was lost, 0 to 1; null where the type does not know."""
+    silent: bool = False
+    """Whether the other end answers no pings: nobody is given this transport meanwhile."""
 
 
 class LsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +81,14 @@ class Kept(msgspec.Struct):
     """A transport of each of these; empty: one of whichever type works."""
 
 
+class _Tries:
+    """How often a direct transport was tried in vain, and when it is tried again."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.at = 0.0
+
+
 class Removed(msgspec.Struct, frozen=True):
     """What was closed."""
 
@@ -88,8 +103,11 @@ class _Methods:
         transports: Transports,
         identity: Identity,
         clock: Clock,
+        entropy: Entropy,
         files: Files,
     ) -> None:
+        self._dice = entropy.random()
+        self._tries: dict[PubKey, _Tries] = {}
         self._settings = settings
         self._transports = transports
         self._suite = identity.network.suite
@@ -134,6 +152,7 @@ class _Methods:
             transport.bytes_sent,
             transport.bytes_received,
             None if transport.loss is None else round(transport.loss, 4),
+            transport.is_silent,
         )
 
     async def ls(self, params: LsParams, context: RpcContext) -> list[TransportRow]:
@@ -157,6 +176,9 @@ class _Methods:
                 f"{self._settings.kept_max} transports are kept already",
                 hint="remove one with `skynode tp rm`, or raise visor_transports.kept_max",
             )
+        if self._is_only_relayed(remote, kind):
+            with anyio.move_on_after(DIRECT_S):
+                await self._try_direct(remote)
         row = self._row(await self._transports.ensure(remote, "user", kind=kind))
         kept = self._kept.setdefault(params.remote, Kept())
         others = [a for a in kept.addresses if a.kind not in {b.kind for b in addresses}]
@@ -177,6 +199,8 @@ class _Methods:
         forgotten = [r for r in remotes if self._kept.pop(r, None) is not None]
         if not closed and not forgotten:
             raise RpcError(f"there is no transport {wanted}", hint="`skynode tp ls` lists them")
+        for text in forgotten:
+            self._tries.pop(PubKey(bytes.fromhex(text)), None)
         self._save()
         return Removed(closed, bool(forgotten))
 
@@ -186,14 +210,32 @@ class _Methods:
             for text, kept in self._kept.items():
                 remote = PubKey(bytes.fromhex(text))
                 for kind in kept.types or (None,):
-                    if not self._is_there(remote, kind):
+                    if self._transports.find(remote, kind) is None:
                         tasks.start_soon(self._bring_back, remote, kind, tuple(kept.addresses))
+                    elif self._is_only_relayed(remote, kind) and self._is_due(remote):
+                        tasks.start_soon(self._try_direct, remote)
 
-    def _is_there(self, remote: PubKey, kind: str | None) -> bool:
-        return any(
-            t.remote == remote and kind in (None, t.type) and not t.is_silent
-            for t in self._transports.all()
-        )
+    def _is_only_relayed(self, remote: PubKey, kind: str | None) -> bool:
+        find = self._transports.find
+        return kind is None and find(remote) is not None and find(remote, DIRECT) is None
+
+    def _is_due(self, remote: PubKey) -> bool:
+        return remote not in self._tries or self._clock.now() >= self._tries[remote].at
+
+    async def _try_direct(self, remote: PubKey) -> None:
+        """Try direct types beside a relayed transport; the next try waits longer, if it fails."""
+        tries = self._tries.setdefault(remote, _Tries())
+        tries.failed += 1
+        first_s = self._settings.retry_s
+        wait_s = backoff_s(tries.failed, first_s, max(first_s, DIRECT_LONGEST_S), self._dice)
+        tries.at = self._clock.now() + wait_s
+        try:
+            link = await self._transports.ensure(remote, "user", kind=DIRECT)
+        except TransportError as bad:
+            log.debug("kept transport stays relayed remote=%s error=%r", short(remote), str(bad))
+        else:
+            self._tries.pop(remote, None)
+            log.info("kept transport is direct now remote=%s type=%s", short(remote), link.type)
 
     async def _bring_back(
         self, remote: PubKey, kind: str | None, addresses: tuple[Address, ...]
@@ -216,11 +258,12 @@ async def open_transport_methods(
     transports: Transports,
     identity: Identity,
     clock: Clock,
+    entropy: Entropy,
     files: Files,
     lifecycle: Lifecycle,
 ) -> AsyncIterator[RpcService]:
     """Offer the methods, and keep what was added by hand alive."""
-    methods = _Methods(settings, transports, identity, clock, files)
+    methods = _Methods(settings, transports, identity, clock, entropy, files)
 
     async def keep() -> None:
         await lifecycle.wait_ready()

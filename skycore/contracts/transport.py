@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from anyio import TypedAttributeSet, typed_attribute
 from anyio.abc import ByteStream
@@ -21,6 +21,7 @@ from skycore.model.addresses import Address, Contact
 from skycore.model.keys import PubKey
 
 __all__ = [
+    "DIRECT",
     "Addresses",
     "KeyedType",
     "LineAttribute",
@@ -34,6 +35,9 @@ __all__ = [
     "TransportUp",
     "Transports",
 ]
+
+DIRECT: Final = "direct"
+"""In place of a type's name: any type that is no relay. No type is called so."""
 
 
 @dataclass(frozen=True)
@@ -238,8 +242,8 @@ class Transports(Protocol):
         """Return the live transports."""
         ...
 
-    def find(self, remote: bytes) -> Transport | None:
-        """Return the best live transport to a key that is not silent."""
+    def find(self, remote: bytes, kind: str | None = None) -> Transport | None:
+        """Return the best live transport to a key that is not silent; `kind` as in `ensure`."""
         ...
 
     def listening(self) -> Sequence[Address]:
@@ -258,8 +262,9 @@ class Transports(Protocol):
 
         Where no address is known, or all known ones failed, the sources of `addr` records are
         asked; not with `look_up=False`, which is for what such a source needs itself: it never
-        waits for somebody else's lookup either. `kind` is one of `types`: then a transport of
-        another type does not do, and none is made. Raises `DialError` where nothing leads there.
+        waits for somebody else's lookup either. `kind` is one of `types`, or `DIRECT`: then a
+        transport of another type does not do, and none is made. Raises `DialError` where nothing
+        leads there.
         """
         ...
 

@@ -71,14 +71,14 @@ class LinkTable:
         """Return the live link with this id."""
         return self._live.get(link_id)
 
-    def find(self, remote: bytes, kind: str | None = None) -> Link | None:
+    def find(self, remote: bytes, kinds: Sequence[str] | None = None) -> Link | None:
         """Return the best link to a key: of the type that comes first by its plugin's name.
 
-        With a `kind`, one of that type alone.
+        With `kinds`, one of those types alone.
 
         One that is silent is nobody's best. While it has its place, one that drains stands in.
         """
-        links = [x for x in self._of_peer.get(remote, ()) if kind in (None, x.type)]
+        links = [x for x in self._of_peer.get(remote, ()) if kinds is None or x.type in kinds]
         found = [link for link in links if not link.is_silent]
         if not found:
             drain = (one for link in links for one in self._draining.get(link.id, ()))

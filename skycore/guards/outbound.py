@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from skycore.contracts.security import SecureChannel, Security
-from skycore.contracts.transport import KeyedType, RelayType, TransportType
+from skycore.contracts.transport import DIRECT, KeyedType, RelayType, TransportType
 from skycore.errors import DialError, TransportError
 from skycore.guards.addresses import AddressBook
 from skycore.guards.dials import Dial
@@ -26,7 +26,14 @@ from skycore.model.addresses import Address, Contact, join_host_port
 from skycore.model.keys import PubKey, short
 from skycore.model.limits import HELLO_ADDRESSES_MAX
 
-__all__ = ["Outbound"]
+__all__ = ["Outbound", "kinds_of"]
+
+
+def kinds_of(types: Mapping[str, TransportType], kind: str | None) -> Sequence[str]:
+    """Return the names of the types that a caller's `kind` stands for."""
+    if kind == DIRECT:
+        return [name for name, one in types.items() if not isinstance(one, RelayType)]
+    return tuple(types) if kind is None else (kind,)
 
 
 class Way(NamedTuple):
@@ -155,7 +162,7 @@ class Outbound:
         error = _failed(remote, tried, kind=dial.kind)
         if can_ask and dial.known_failed(error):
             async with dial.without_turn():
-                found = await self._look_up(remote, is_urgent=dial.label == "user")
+                found = await self._look_up(remote, dial)
             fresh = self._to([a for a in found.addresses if a not in tried], dial.kind)
             ways = [*fresh, *(way for way in ways if not tried.keys() & set(way.names))]
             link = await self._try(remote, dial, ways, tried)
@@ -169,9 +176,8 @@ class Outbound:
         self, addresses: Sequence[Address], only: str | None, *, by_key: bool = False
     ) -> list[Way]:
         found: list[Way] = []
-        for name, kind in self._types.items():
-            if only not in (None, name):
-                continue
+        for name in kinds_of(self._types, only):
+            kind = self._types[name]
             own = tuple(a for a in addresses if a.kind == name)
             asks = by_key and isinstance(kind, KeyedType) and kind.can_ask
             if isinstance(kind, KeyedType) and not isinstance(kind, RelayType):
@@ -181,21 +187,22 @@ class Outbound:
                 found += [Way(kind, ())] if asks else []
         return found
 
-    async def _look_up(self, remote: PubKey, *, is_urgent: bool) -> Resolved:
+    async def _look_up(self, remote: PubKey, dial: Dial) -> Resolved:
         """Ask for addresses, and relays for those through whom they reach a key, all at once."""
         found = Resolved((), "")
         relayed: list[Address] = []
 
         async def ask_sources() -> None:
             nonlocal found
-            found = await self._resolver.look_up(remote, is_urgent=is_urgent)
+            found = await self._resolver.look_up(remote, is_urgent=dial.label == "user")
 
         async def ask_relay(relay: RelayType) -> None:
             relayed.extend(await relay.find(remote))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask_sources)
-            for relay in self._relays:
+            wanted = kinds_of(self._types, dial.kind)
+            for relay in (one for one in self._relays if one.name in wanted):
                 tasks.start_soon(ask_relay, relay)
         return Resolved((*found.addresses, *relayed[:HELLO_ADDRESSES_MAX]), found.said)
 
@@ -262,7 +269,7 @@ def _failed(
             f"no {kind + ' ' if kind else ''}address is known for {short(remote)}"
             + (f" ({said})" if said else ""),
             hint=f"skynode tp add {remote.hex()} --address host:port"
-            + (f" --type {kind}" if kind else ""),
+            + (f" --type {kind}" if kind not in (None, DIRECT) else ""),
         )
     each = [f"{a.kind} {a.endpoint}".rstrip() + f": {why}" for a, why in tried.items()]
     return DialError(f"cannot reach {short(remote)}: " + "; ".join(each + [said] * bool(said)))

@@ -28,6 +28,7 @@ from skycore.contracts.discovery import EntrySource
 from skycore.contracts.runtime import Clock, Entropy, Identity, Lifecycle
 from skycore.contracts.security import SecureChannel, Security
 from skycore.contracts.transport import (
+    DIRECT,
     Addresses,
     Listener,
     PacketHandler,
@@ -47,7 +48,7 @@ from skycore.guards.inbound import Inbound
 from skycore.guards.lines import Line
 from skycore.guards.links import LABELS, PING_TICKS, Link
 from skycore.guards.linktable import LinkTable
-from skycore.guards.outbound import Outbound
+from skycore.guards.outbound import Outbound, kinds_of
 from skycore.guards.refusals import Refusals
 from skycore.guards.resolving import Resolver
 from skycore.guards.transports_settings import TransportsSettings
@@ -155,9 +156,9 @@ class TransportManager:
         """Return the live transports."""
         return self._table.live()
 
-    def find(self, remote: bytes) -> Transport | None:
+    def find(self, remote: bytes, kind: str | None = None) -> Transport | None:
         """Return the best live transport to a key that is not silent."""
-        return self._table.find(remote)
+        return self._table.find(remote, kinds_of(self._types, kind))
 
     def listening(self) -> Sequence[Address]:
         """Return where this node takes connections."""
@@ -175,15 +176,16 @@ class TransportManager:
         """Return the live transport to a key, or make one; parallel calls share one dial."""
         if label not in LABELS:
             raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
-        if kind is not None and kind not in self._types:
+        if kind not in (None, DIRECT, *self._types):
             raise ValueError(f"type {kind!r} is none of {', '.join(self._types)}")
         if remote == self._own:
             raise DialError("this key is our own", hint="ask this node directly")
-        link = self._table.find(remote, kind)
+        kinds = kinds_of(self._types, kind)
+        link = self._table.find(remote, kinds)
         if link is None:
             self._outbound.check_known(remote, look_up=look_up, kind=kind)
             made = await self.dials.join(remote, label, _stronger, look_up=look_up, kind=kind)
-            link = self._table.find(remote, kind)
+            link = self._table.find(remote, kinds)
             if link is None:
                 raise DialError(f"the transport to {short(remote)} was lost at once: {made.closed}")
         link.strengthen(label)
@@ -357,6 +359,8 @@ async def open_transports(
     for name in names:
         if names.count(name) > 1:
             raise PluginConflictError(f"two transport types are called {name!r}")
+        if name == DIRECT:
+            raise PluginConflictError(f"a transport type cannot be called {name!r}")
     async with AsyncExitStack() as stack:
         # bound before there is a task group: a taken port is then an error and not a group of one
         bound = [

@@ -182,8 +182,8 @@ class MemoryTransports:
         """Return the live transports."""
         return tuple(self._live.values())
 
-    def find(self, remote: bytes) -> MemoryTransport | None:
-        """Return the live transport to a key."""
+    def find(self, remote: bytes, kind: str | None = None) -> MemoryTransport | None:
+        """Return the live transport to a key; its one type is direct."""
         return self._live.get(remote)
 
     @property

@@ -227,7 +227,7 @@ class MemoryTransports:
     def __init__(self) -> None:
         self.addresses = MemoryAddresses()
 
-    def find(self, remote: bytes) -> None:
+    def find(self, remote: bytes, kind: str | None = None) -> None:
         """Return no transport: there are none."""
 
     def all(self) -> Sequence[object]:

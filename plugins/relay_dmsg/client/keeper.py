@@ -32,7 +32,7 @@ from relay_dmsg.numbers import KIND, TO_SERVER
 from relay_dmsg.settings import DmsgClientSettings
 from skycore.contracts.runtime import Clock
 from skycore.contracts.streams import Stream, Streams
-from skycore.contracts.transport import Transport, Transports
+from skycore.contracts.transport import DIRECT, Transport, Transports
 from skycore.errors import DialError, RemoteProtocolError, SkycoreError
 from skycore.model.addresses import Contact
 from skycore.model.keys import PubKey, short
@@ -249,12 +249,12 @@ class Keeper:
 
     async def reach(self, server: Server) -> Transport:
         """Make sure of a direct transport to a server. Raises `DialError`."""
-        if self._transports.find(server.key) is None:
+        if self._transports.find(server.key, DIRECT) is None:
             contact = Contact(server.key, (server.address,))
             self._transports.addresses.learn(contact)
         link = await self._transports.ensure(server.key, look_up=False)
-        if link.type == KIND:
-            raise DialError(f"{short(server.key)} is reached through a relay only")
+        if link.type == KIND:  # somebody has relayed here: no session stands on that
+            link = await self._transports.ensure(server.key, look_up=False, kind=DIRECT)
         return link
 
     async def _attach(self, stream: Stream) -> Attached:

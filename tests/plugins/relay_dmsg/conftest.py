@@ -53,13 +53,13 @@ class Links(MemoryTransports):
         self.links = {}
         self.ensured = []
 
-    def find(self, remote):
+    def find(self, remote, kind=None):
         return self.links.get(bytes(remote))
 
     def listening(self):
         return (Address("stcpr", "10.0.0.1:7777"),)
 
-    async def ensure(self, remote, label="ephemeral", *, look_up=True):
+    async def ensure(self, remote, label="ephemeral", *, look_up=True, kind=None):
         self.ensured.append(bytes(remote))
         await anyio.sleep(0.01)
         if remote in self.exchange.down:
@@ -70,7 +70,7 @@ class Links(MemoryTransports):
 class ServersLinks(Links):
     """Whoever speaks to a server over a stream has a link to it."""
 
-    def find(self, remote):
+    def find(self, remote, kind=None):
         if remote in self.exchange.down:
             return None
         return self.links.get(bytes(remote)) or types.SimpleNamespace(type="stcpr", host="")

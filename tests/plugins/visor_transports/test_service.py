@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anyio
 import pytest
 
 from skycore.contracts.rpc import Caller, Rpc
 from skycore.contracts.transport import Transports
 from skycore.errors import SkycoreError
+from visor_transports.commands import _table
 
 
 async def call(node, method, **params):
@@ -167,3 +170,81 @@ async def test_a_list_of_an_older_release_is_read(world, two):
     alice.disk["transports.json"] = f'{{"{bob.public.hex()}": [["stcpr", "{where}"]]}}'.encode()
     await world.start(alice)
     await world.until(lambda: linked(alice, bob), limit_s=60)
+
+
+RELAY = {"node": {"enable": ["dmsg_server"]}, "dht_kademlia": {"bootstrap": []}}
+
+
+@pytest.fixture
+async def relayed(world):
+    """Two visors whose only transport leads through a relay, and where the second listens."""
+    (relay,) = await world.spawn("visor", settings=RELAY)
+    settings = {
+        "node": {"enable": ["dmsg_client"]},
+        "dmsg_client": {"servers": [relay.contact]},
+        "dht_kademlia": {"bootstrap": []},
+    }
+    pair = await world.spawn("visor", n=2, settings=settings)
+    alice, bob = pair
+    await world.until(
+        lambda: all(node.get(Transports).find(relay.public) for node in pair), limit_s=60
+    )
+    await anyio.sleep(2)  # their sessions stand
+    transports = alice.get(Transports)
+    link = await transports.ensure(bob.public)
+    assert link.type == "dmsg"
+    return alice, bob, bob.contact.partition("@")[2]
+
+
+def best(node, other):
+    return node.get(Transports).find(other.public).type
+
+
+async def test_a_direct_one_is_made_where_only_a_relayed_one_stands(relayed):
+    alice, bob, where = relayed
+    row = await call(alice, "tp.add", remote=bob.public.hex(), address=where)
+    assert row["type"] == "stcpr" == best(alice, bob)
+
+
+async def test_a_relayed_one_is_kept_until_a_direct_one_comes_beside_it(world, relayed):
+    alice, bob, where = relayed
+    for ends in ((alice.address, bob.address), (bob.address, alice.address)):
+        world.network.cut(*ends)
+    row = await call(alice, "tp.add", remote=bob.public.hex(), address=where)
+    assert (row["type"], row["label"]) == ("dmsg", "user")
+    await anyio.sleep(120)
+    assert await call(alice, "tp.ls") and best(alice, bob) == "dmsg"
+    world.network.heal()
+    await world.until(lambda: best(alice, bob) == "stcpr", limit_s=400, what="a direct one")
+
+
+async def test_tries_for_a_direct_one_become_rare(world, relayed):
+    alice, bob, where = relayed
+    for ends in ((alice.address, bob.address), (bob.address, alice.address)):
+        world.network.cut(*ends)
+    await call(alice, "tp.add", remote=bob.public.hex(), address=where)
+    counters = alice.get(Transports).counters
+    await anyio.sleep(1800)
+    before = counters["dials_failed"]
+    await anyio.sleep(1800)
+    assert 0 < counters["dials_failed"] - before <= 8
+
+
+async def test_2942_a_silent_one_is_called_so(world, both):
+    alice, bob, udp = both
+    await call(alice, "tp.add", remote=bob.public.hex(), address=udp, type="sudph")
+    (row,) = await call(alice, "tp.ls")
+    assert not row["silent"] and "silent" not in shown(row)
+    world.partition([alice], [bob])
+    await anyio.sleep(25)
+    rows = [row for row in await call(alice, "tp.ls") if row["type"] == "sudph"]
+    assert [row["silent"] for row in rows] == [True] and "silent" in shown(rows[0])
+    world.heal()
+    await anyio.sleep(15)
+    assert not any(row["silent"] for row in await call(alice, "tp.ls"))
+
+
+def shown(row):
+    """Return the cells of a row as a person sees them."""
+    console = SimpleNamespace(table=lambda head, rows: rows[0])
+    return _table(console, [row])

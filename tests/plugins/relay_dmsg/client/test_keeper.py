@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import anyio
 import pytest
 
@@ -9,6 +11,7 @@ from relay_dmsg.client.keeper import PULSE_S
 from relay_dmsg.client.service import SERVERS_FILE
 from relay_dmsg.client.source import AttachedServers
 from skycore.contracts.discovery import Record, Records
+from skycore.contracts.transport import DIRECT
 from skycore.errors import DiscoveryError, StoreError
 from skycore.model.entries import DmsgClient, DmsgEntry, DmsgServerEntry
 
@@ -315,3 +318,19 @@ async def test_c40_a_server_that_was_away_for_a_minute_is_back_within_30_s(bench
     await anyio.sleep(60)
     bench.exchange.down.discard(bench.key("one"))
     assert await bench.until(lambda: attached(door), limit_s=30) <= 30
+
+
+async def test_a_server_that_is_only_relayed_to_us_is_dialled_directly(bench, monkeypatch):
+    await bench.server("s0")
+    links = type((await bench.client("bob")).client.keeper._transports)
+    asked, ensure = [], links.ensure
+
+    async def relayed_first(self, remote, label="ephemeral", *, look_up=True, kind=None):
+        asked.append(kind)
+        link = await ensure(self, remote, label, look_up=look_up, kind=kind)
+        return link if kind == DIRECT else types.SimpleNamespace(type="dmsg")
+
+    monkeypatch.setattr(links, "ensure", relayed_first)
+    door = await bench.client("alice", "s0")
+    await bench.until(lambda: len(attached(door)) == 1)
+    assert asked[:2] == [None, DIRECT]
