@@ -5,8 +5,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from skycore.contracts.rpc import Caller, Rpc
 from skycore.contracts.transport import Transports
-from skycore.errors import TransportClosedError
+from skycore.errors import SkycoreError, TransportClosedError
 from skycore.guards.transports import TransportsSettings
 from skycore.model.addresses import Address, Contact
 
@@ -43,6 +44,18 @@ async def test_u17_a_peer_that_vanishes_is_noticed_within_three_pings(world, pai
     assert one.get(Transports).find(other.public) is None and not near.closed
     await until_closed(near, 45)
     assert near.closed == "closed by the peer: nothing came for 45 s"
+
+
+@pytest.mark.parametrize("gone_s", [0, 12, 25, 50])
+async def test_t4936_a_person_hears_within_10_s_that_the_peer_is_gone(world, pair, gone_s):
+    """Whenever he asks: before silence is noticed, while it lasts, and once the link has ended."""
+    one, other, _, _ = pair
+    asked = {"remote": other.public.hex(), "method": "Health"}
+    rpc = one.get(Rpc)
+    await world.kill(other)
+    await anyio.sleep(gone_s)
+    with anyio.fail_after(10.5), pytest.raises(SkycoreError, match=r"gave no sign|cannot reach"):
+        await rpc.call(Caller(), "visor.tp_rpc", asked)
 
 
 class Kept:
