@@ -42,11 +42,16 @@ PEAK_MAX_KIB = 96 * 1024
 LEFT_MAX_KIB = 32 * 1024
 """What the C library may keep for later of such a peak, or of a thousand links."""
 
+PATIENT = ("transports.ping_interval_s=600", "transports.ephemeral_idle_s=600")
+"""A node ends a link that answers no ping in 20 s, an idle one in 60 s: on a slow machine the first
+of a thousand would be gone before the last is there."""
+
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     listed = (identity("listed").public.hex(),)
-    with victim_process(tmp_path_factory.mktemp("greed"), whitelist=listed) as node:
+    folder = tmp_path_factory.mktemp("greed")
+    with victim_process(folder, *PATIENT, whitelist=listed) as node:
         for number in range(RECORDS):
             node.ask("dht.put", salt=f"large {number}", text=f"{number:04d}" * (RECORD_BYTES // 4))
         yield node
