@@ -21,7 +21,7 @@ import msgspec
 from skycore.contracts.discovery import EntrySource, Record, Records
 from skycore.contracts.namespace import Form, Namespace, Namespaces
 from skycore.errors import DiscoveryError, NamespaceError, SkycoreError
-from skycore.model.entries import DmsgEntry, DmsgServerEntry
+from skycore.model.entries import AddressBind, AddressEntry, DmsgEntry, DmsgServerEntry
 
 __all__ = ["WITHIN_S", "Compared", "Divergence", "Progress", "canonical", "compare"]
 
@@ -107,6 +107,8 @@ def _steady(entry: Any) -> Any:
     """Return an entry without what changes by itself, or is a service's own word about it."""
     if isinstance(entry, DmsgEntry):
         return _steady_dmsg(entry)
+    if isinstance(entry, AddressEntry):
+        return _steady_address(entry)
     if isinstance(entry, DmsgServerEntry):
         return msgspec.structs.replace(entry, server_type="", max_sessions=0)
     if not isinstance(entry, msgspec.Struct):
@@ -114,6 +116,17 @@ def _steady(entry: Any) -> Any:
     fields = {field.name: field.default for field in msgspec.structs.fields(entry)}
     changing = {name: fields[name] for name in VOLATILE if name in fields}
     return msgspec.structs.replace(entry, **changing) if changing else entry
+
+
+def _steady_address(entry: AddressEntry) -> AddressEntry:
+    """Whether both are behind one router is a resolver's word to who asks, not to everybody."""
+
+    def steady(bind: AddressBind | None) -> AddressBind | None:
+        return None if bind is None else msgspec.structs.replace(bind, is_local=False)
+
+    return msgspec.structs.replace(
+        entry, is_local=False, stcpr=steady(entry.stcpr), sudph=steady(entry.sudph)
+    )
 
 
 def _steady_dmsg(entry: DmsgEntry) -> DmsgEntry:

@@ -48,7 +48,8 @@ async def test_c40_o05_a_seed_that_comes_up_late_is_found_within_30_s(world, not
 
 async def test_every_30_s_until_a_peer_answers_then_every_5_min(world, notes):
     alice, bob = world.prepare("fullnode", n=2)
-    (visor,) = await world.spawn("visor", seeds=[alice, bob])
+    alone = {"node": {"disable": ["dmsg_client"]}}  # it dials them as relays, at its own times
+    (visor,) = await world.spawn("visor", seeds=[alice, bob], settings=alone)
     await anyio.sleep(100)
     before = dials(world, visor, bob)
     assert len(before) == 4

@@ -106,7 +106,7 @@ async def test_c48_a_strangers_record_goes_through_nodes_that_do_not_know_it(wor
     for node in nodes:  # one store, one port, one set of counters
         usage = await node.get(Items).usage()
         assert usage[SALT].items == 1
-        assert {SALT, b"fullnode", b"addr"} >= set(usage)
+        assert {SALT, b"fullnode", b"addr", b"dmsg", b"dmsg-server"} >= set(usage)
         assert b"addr" not in usage or usage[b"addr"].items <= len(world.nodes)
         assert set(world.network.machine(node.address).listeners) == {PORT}
         assert node.get(Items).counters["stored"] >= 1

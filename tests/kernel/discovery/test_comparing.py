@@ -9,13 +9,14 @@ import uuid
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from namespaces_skywire.declarations import ALL
 from skycore.contracts.discovery import Record, Records
 from skycore.contracts.namespace import Namespaces
 from skycore.discovery.comparing import compare
 from skycore.errors import DiscoveryError
-from skycore.model.entries import TransportEntry
+from skycore.model.entries import AddressBind, AddressEntry, TransportEntry
 from skycore.testing import sim_backend
 from skycore.testing.seams import SimClock
 from skycore.testing.sources import DictSource
@@ -83,6 +84,18 @@ async def test_order_and_what_changes_by_itself_are_no_difference(two):
     two.tell(two.http, "alice", 3, 1, 2, latency=12.5)
     two.tell(two.http, "bob", body=())
     found = await two.compare()
+    assert (found.same, found.different) == (1, 0)
+
+
+async def test_what_a_resolver_says_to_a_neighbour_alone_is_no_difference(two):
+    bind = AddressBind(port="7777", remote_addr="192.0.2.1")
+    for source, near in ((two.dht, False), (two.http, True)):
+        told = replace(bind, is_local=near)
+        entry = AddressEntry(pk=key("alice").hex(), stcpr=told, sudph=told, is_local=near)
+        now = two.clock.wall_ns()
+        until_s = two.clock.wall_s() + 300
+        source.tell(Record(b"addr", key("alice"), entry, now, until_s, source.name))
+    found = await compare(two.dht, two.http, b"addr", NAMESPACES)
     assert (found.same, found.different) == (1, 0)
 
 
