@@ -82,3 +82,18 @@ async def test_l7_l11_a_registration_is_one_round_trip_and_no_scan(monkeypatch, 
         if redis is not None:
             asked = commands(redis)
             assert not asked.keys() & {"keys", "scan", "hscan", "sscan", "zscan"}, asked
+
+
+async def test_l8_one_batch_leaves_what_as_many_registrations_leave(opened, tp):
+    told = [tp(HUB, f"{i:064x}", label=f"number {i % 3}") for i in range(1, 31)]
+    left = []
+    for size in (len(told), 7, 1):
+        async with opened() as (tpd, _):
+            for at in range(0, len(told), size):
+                assert (await tpd.register(HUB, *told[at : at + size])).status == 201
+            page = await tpd.registry.changes(tpd.desk.table, None, 100)
+            (listing,) = page.listings
+            served = json.loads((await tpd.get("/all-transports")).body)
+            left.append((listing, sorted(served, key=lambda row: row["t_id"])))
+    assert left[0] == left[1] == left[2]
+    assert len(left[0][0].entries) == len(left[0][1]) == len(told)
