@@ -207,7 +207,7 @@ class _Status:
             "servers_known": len(client.servers),
             **{name: client.counters[name] for name in sorted(client.counters)},
         }
-        summary = f"attached to {len(sessions)} servers"
+        summary = f"attached to {len(sessions)} server{'' if len(sessions) == 1 else 's'}"
         if len(sessions) >= wanted:
             return Status(Health.OK, summary, fields)
         if sessions:
