@@ -12,7 +12,6 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 
 from http_asgi.connection import Bodies, Connection
-from http_asgi.core.rates import client_of
 from http_asgi.own import own_routes
 from http_asgi.settings import HttpServerSettings
 from http_asgi.site import Site
@@ -29,7 +28,7 @@ from skycore.contracts.runtime import (
 )
 from skycore.contracts.status import Health, Status, StatusSource
 from skycore.errors import HttpListenError, TransportError
-from skycore.model.addresses import join_host_port, split_host_port
+from skycore.model.addresses import host_group, join_host_port, split_host_port
 
 __all__ = ["open_http_server", "open_http_status"]
 
@@ -74,7 +73,7 @@ class _Server:
             stream = await listener.accept()
             remote = stream.extra(SocketAttribute.remote_address, ("", 0))
             host = (str(remote[0]), int(remote[1]))
-            client = client_of(host[0])
+            client = host_group(host[0])
             if self._clients[client] >= self._settings.client_connections_max or self._is_full():
                 self._site.refused["connections"] += 1
                 await stream.aclose()

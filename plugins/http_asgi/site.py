@@ -13,7 +13,7 @@ import h11
 
 from http_asgi.answer import Answer, GoneError, RefusedError
 from http_asgi.connection import Connection, Request
-from http_asgi.core.rates import Rates, client_of
+from http_asgi.core.rates import Rates
 from http_asgi.core.table import Proxies, Table
 from http_asgi.polish import polished
 from http_asgi.settings import HttpServerSettings
@@ -35,6 +35,7 @@ from skycore.errors import (
     TooManyRequestsError,
 )
 from skycore.logs import LimitedLog
+from skycore.model.addresses import host_group
 
 __all__ = ["Site"]
 
@@ -122,7 +123,7 @@ class Site:
                 raise RefusedError(HttpProblem(404, "there is nothing here", "see /openapi.json"))
             wait_s = 0.0
             if not mount.is_unlimited(request.path):
-                wait_s = mount.rates.wait_s(client_of(client), began)
+                wait_s = mount.rates.wait_s(host_group(client), began)
             if wait_s:
                 await self._refuse(connection, mount, _too_many(mount, wait_s), answer, wait_s)
             else:

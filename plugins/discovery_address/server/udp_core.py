@@ -15,11 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from discovery_address.server.udp_rates import Buckets, host_group
+from discovery_address.server.udp_rates import Buckets
 from discovery_address.server.udp_sessions import Session, Sessions
 from skycore.contracts.runtime import Endpoint
 from skycore.discovery.binds import is_public
 from skycore.errors import DecodeError
+from skycore.model.addresses import host_group
 from skycore.model.limits import SUDPH_PUNCHES_MAX
 from skycore.model.network import NetworkConstants
 from skycore.model.sudph import (

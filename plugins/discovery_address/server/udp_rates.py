@@ -6,23 +6,12 @@ no answer at all. Who was seen longest ago is forgotten first. Pure: time comes 
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["Buckets", "host_group"]
+__all__ = ["Buckets"]
 
 K = TypeVar("K")
-
-
-def host_group(host: str) -> str:
-    """Return whose limit an address counts on: its own, of IPv6 that of its /64.
-
-    Whoever has one IPv6 address has 2^64 of them.
-    """
-    if ":" not in host:
-        return host
-    return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(host)) >> 64 << 64))
 
 
 class Buckets(Generic[K]):

@@ -11,8 +11,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from discovery_address.server.udp_rates import host_group
 from skycore.contracts.runtime import Endpoint
+from skycore.model.addresses import host_group
 from skycore.model.sudph import Where
 
 __all__ = ["Session", "Sessions"]

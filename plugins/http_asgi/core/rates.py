@@ -7,25 +7,8 @@ ago is forgotten first: forgetting is generous, and never costs more than `clien
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 
-__all__ = ["Rates", "client_of"]
-
-
-def client_of(host: str) -> str:
-    """Return whose rate an address counts on: its own, of IPv6 that of its /64.
-
-    Whoever has one IPv6 address has 2^64 of them.
-    """
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(IPv6Address(int(address) >> 64 << 64)) + "/64"
+__all__ = ["Rates"]
 
 
 class Rates:

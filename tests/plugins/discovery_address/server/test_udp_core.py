@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery_address.server.udp_core import Claim, Limits, UdpCore
-from discovery_address.server.udp_rates import Buckets, host_group
+from discovery_address.server.udp_rates import Buckets
 from discovery_address.server.udp_sessions import Session
+from skycore.model.addresses import host_group
 from skycore.model.sudph import (
     FOUND,
     NAT_CONE,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from http_asgi.core.rates import Rates, client_of
+from http_asgi.core.rates import Rates
+from skycore.model.addresses import host_group
 
 
 @given(
@@ -67,4 +68,4 @@ def test_a_clock_that_goes_back_gives_nothing():
     ],
 )
 def test_whose_rate_an_address_counts_on(host, client):
-    assert client_of(host) == client
+    assert host_group(host) == client
