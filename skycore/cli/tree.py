@@ -31,6 +31,8 @@ GROUP_HELP = {
     "config": "Settings: what they are, and whether they fit.",
     "visor": "The running node: what it is, whom it trusts, its DHT, calls to other nodes.",
     "mirror": "A mirror: what a service publishes, straight into Redis.",
+    "dmsg": "DMSG relays: which there are, and where.",
+    "svc": "Services that visors offer.",
     "visor dht": "Signed records: read and publish them, compare nodes, keep in step.",
     "visor whitelist": "Which keys may call this node.",
     "tp": "Transports: live links to other nodes.",
